@@ -1,0 +1,17 @@
+"""Every test compares in float64, under strict promotion, on one device."""
+
+import os
+import pathlib
+
+import jax
+import pytest
+
+_CACHE = pathlib.Path(__file__).parent.parent / ".cache" / "jax"
+jax.config.update("jax_compilation_cache_dir", os.environ.get("JAXBP_CACHE", str(_CACHE)))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+@pytest.fixture(autouse=True)
+def _float64_and_strict():
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        yield
