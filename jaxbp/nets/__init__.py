@@ -1,0 +1,56 @@
+"""Networks whose gradient is written out, link by link."""
+
+from jaxbp.nets._circuits import (
+    gate_circuit,
+    gate_circuit_bwd,
+    gate_circuit_fwd,
+    sigmoid_unit,
+    sigmoid_unit_bwd,
+    sigmoid_unit_fwd,
+    three_gates,
+    three_gates_bwd,
+    three_gates_fwd,
+)
+from jaxbp.nets._compositions import (
+    exp_exp_square,
+    exp_exp_square_bwd,
+    exp_exp_square_fwd,
+    exp_square,
+    exp_square_bwd,
+    exp_square_fwd,
+    reciprocal_exp_square,
+    reciprocal_exp_square_bwd,
+    reciprocal_exp_square_fwd,
+)
+from jaxbp.nets._mlp import Net, mlp
+from jaxbp.nets._staged_rational import (
+    staged_rational,
+    staged_rational_bwd,
+    staged_rational_fwd,
+)
+
+__all__ = [
+    "Net",
+    "exp_exp_square",
+    "exp_exp_square_bwd",
+    "exp_exp_square_fwd",
+    "exp_square",
+    "exp_square_bwd",
+    "exp_square_fwd",
+    "gate_circuit",
+    "gate_circuit_bwd",
+    "gate_circuit_fwd",
+    "mlp",
+    "reciprocal_exp_square",
+    "reciprocal_exp_square_bwd",
+    "reciprocal_exp_square_fwd",
+    "sigmoid_unit",
+    "sigmoid_unit_bwd",
+    "sigmoid_unit_fwd",
+    "staged_rational",
+    "staged_rational_bwd",
+    "staged_rational_fwd",
+    "three_gates",
+    "three_gates_bwd",
+    "three_gates_fwd",
+]
