@@ -16,14 +16,14 @@ def _params(*shapes):
         (
             lambda: ops.dense(jnp.ones((8, 3)), jnp.ones((4, 2)), jnp.ones(2)),
             ValueError,
-            "jaxbp.dense: expected x (*n, i), w (i, o), b (o,); got x (8, 3), w (4, 2), "
-            "b (2,): x's last axis is 3, w's first is 4.",
+            "jaxbp.dense: expected x (*n, i), w (i, o), b (o,); got x (8, 3), "
+            "w (4, 2), b (2,): x's last axis is 3, w's first is 4.",
         ),
         (
             lambda: ops.dense(jnp.ones(3), jnp.ones((3, 2)), jnp.ones((2, 2))),
             ValueError,
-            "jaxbp.dense: expected x (*n, i), w (i, o), b (o,); got x (3,), w (3, 2), "
-            "b (2, 2): b needs 1 axes, has 2.",
+            "jaxbp.dense: expected x (*n, i), w (i, o), b (o,); got x (3,), "
+            "w (3, 2), b (2, 2): b needs 1 axes, has 2.",
         ),
         (
             lambda: ops.add(jnp.ones(3), jnp.ones((3, 1))),

@@ -1,0 +1,137 @@
+"""What a comparison found: plain data, and the table an engineer reads."""
+
+import io
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+Verdict = Literal[
+    "broken-contract",
+    "wrong",
+    "unproven",
+    "less-accurate",
+    "autodiff-wrong",
+    "kink",
+    "surrogate",
+    "right",
+]
+# From the worst to the best: the verdict of the whole is the first that occurs.
+VERDICTS: tuple[Verdict, ...] = Verdict.__args__  # pyright: ignore
+_FAILED = VERDICTS[:3]
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The element at which hand-written and autodiff differ most, and its values."""
+
+    index: tuple[int, ...]
+    manual: complex | float
+    auto: complex | float | None
+    numeric: float | None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One leaf's verdict.
+
+    `argument` is its key path in the argument tuple (`[0]['w']`), or "value" when the
+    value that the rule's forward pass returns is at fault; `output` the key path of the
+    output whose cotangent showed it ("" where all did together).
+    """
+
+    verdict: Verdict
+    argument: str
+    output: str = ""
+    worst: Worst | None = None
+    kind: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The answer of `compare`.
+
+    `manual`, `auto` and `numeric` are trees like the arguments: the pullback of one
+    cotangent, which is 1 for a scalar function, so that they are its gradients. None
+    stands for what was not differentiated or not computed, NaN for single elements that
+    were not computed.
+    """
+
+    function: str
+    verdict: Verdict
+    findings: tuple[Finding, ...]
+    manual: Any
+    auto: Any
+    numeric: Any
+    accuracy: bool = False
+    note: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """False for `broken-contract`, `wrong` and `unproven`."""
+        failed = {*_FAILED, "less-accurate"} if self.accuracy else _FAILED
+        return self.verdict not in failed
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: schema, verdict, findings; non-finite numbers as strings."""
+        return {
+            "schema": SCHEMA,
+            "function": self.function,
+            "ok": self.ok,
+            "verdict": self.verdict,
+            "note": self.note,
+            "findings": [_jsonable(asdict(finding)) for finding in self.findings],
+        }
+
+    def __str__(self) -> str:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False)
+        for name in ("argument", "verdict", "at"):
+            table.add_column(name, overflow="fold")
+        for name in ("hand-written", "autodiff", "numeric"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for f in self.findings:
+            w = f.worst
+            at = str(list(w.index)) if w and w.index else ""
+            row = (w.manual, w.auto, w.numeric) if w else (None, None, None)
+            numbers = [_number(v) for v in row]
+            table.add_row(f.argument, f.verdict, at, *numbers)
+        out = io.StringIO()
+        console = Console(file=out, width=100, markup=False, highlight=False)
+        console.print(f"compare({self.function}): {self.verdict}", soft_wrap=True)
+        if self.findings:
+            console.print(table)
+        for f in self.findings:
+            if f.message:
+                kind = f"{f.kind}: " if f.kind else ""
+                console.print(f"  {f.argument}: {kind}{f.message}", soft_wrap=True)
+        if self.note:
+            console.print(f"  {self.note}", soft_wrap=True)
+        lines = out.getvalue().splitlines()
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def worst_of(verdicts: list[Verdict]) -> Verdict:
+    """The first in the order of VERDICTS; of nothing compared, `unproven`."""
+    return min(verdicts, key=VERDICTS.index) if verdicts else "unproven"
+
+
+def _number(value: Any) -> str:
+    return "–" if value is None else f"{value:.10g}"
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _jsonable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(v) for v in value]
+    if isinstance(value, (complex, np.complexfloating)):
+        return {"re": _jsonable(value.real), "im": _jsonable(value.imag)}
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else str(float(value))
+    return value

@@ -1,0 +1,225 @@
+"""What the witnesses answer to the probes, and the findings that follow."""
+
+import functools
+from collections.abc import Collection, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbp.instrument._comparison import Finding, Worst
+from jaxbp.instrument._judge import ASKED, Numeric, disagreement, judge, worst_elements
+from jaxbp.instrument._numeric import Secants, ladder, secants, split
+from jaxbp.instrument._witnesses import Pullback, Traced, probes
+
+_NUMERIC_LIMIT = 4096  # elements that `numeric=True` differentiates one by one
+
+
+class Testimony:
+    """The answers of both witnesses to every probe, in one dtype."""
+
+    def __init__(self, program: Traced, paths: Sequence[str], seed: int):
+        self.program, self.paths, self.seed = program, paths, seed
+        self.leaves = program.manual.inputs
+        self.probes = probes(program.manual.avals, program.output_paths, seed)
+        self.manual = [program.manual(g) for g in self.probes]
+        self.auto = [program.auto(g) for g in self.probes]
+        # Of the leaves alone: what is cast down inside shows in the measured noise.
+        units = [float(jnp.finfo(jnp.result_type(x)).eps) for x in self.leaves]
+        self.unit = max(units, default=0.0)
+
+    def findings(self, surrogates: Collection[str]) -> list[Finding]:
+        """One a leaf, in tree order, after the value's if the value is at fault."""
+        if not self.probes[0] or not self.leaves:
+            return []
+        found = self._value()
+        for k, path in enumerate(self.paths):
+            broken = self._broken_contract(k, path)
+            if broken:
+                found.append(broken)
+            elif path in surrogates:
+                message = "different on purpose: only its contract is held"
+                worst = self._largest_difference(k)
+                found.append(Finding("surrogate", path, worst=worst, message=message))
+            else:
+                found.append(self._leaf(k, path))
+        return found
+
+    def less_accurate(self, exact: "Testimony", findings: list[Finding]):
+        """`findings`, with `less-accurate` for `right` where the rounding is worse.
+
+        In units in the last place of this dtype against the float64 gradient: M's
+        largest error is over 8 times the larger of A's and one unit.
+        """
+        by_path = dict(zip(self.paths, range(len(self.paths)), strict=True))
+        return [
+            self._accuracy(exact, by_path[f.argument], f) if f.verdict == "right" else f
+            for f in findings
+        ]
+
+    def numeric_gradient(self) -> list[np.ndarray]:
+        """The numeric witness about the first probe; NaN where it was not asked."""
+        sizes = [np.size(leaf) for leaf in self.leaves]
+        asked = np.arange(sum(sizes))
+        if len(asked) > _NUMERIC_LIMIT:
+            asked = np.linspace(0, len(asked) - 1, _NUMERIC_LIMIT).astype(int)
+        real = np.concatenate(
+            [np.full(np.size(x), not jnp.iscomplexobj(x)) for x in self.leaves]
+        )
+        asked = asked[real[asked]]
+        values = np.full(sum(sizes), np.nan)
+        values[asked] = self._secants(0, asked).central
+        return split(values, self.leaves)
+
+    def _beyond_rounding(self, k) -> tuple[int, np.ndarray] | None:
+        """The first probe at which leaf k differs beyond rounding, and by how much.
+
+        The cheap bound first; noise is measured only where that fails, beginning with
+        the probe at which most elements fail it.
+        """
+        pairs = [
+            (m.cotangents[k], a.cotangents[k])
+            for m, a in zip(self.manual, self.auto, strict=True)
+        ]
+        failing = [np.count_nonzero(disagreement(m, a, self.unit)) for m, a in pairs]
+        for c in np.argsort(-np.array(failing), kind="stable"):
+            if not failing[c]:
+                return None
+            of_manual, of_auto = self._noise(int(c))
+            noise = np.fmax(of_manual.cotangents[k], of_auto.cotangents[k])
+            multiple = disagreement(*pairs[c], self.unit, noise)
+            if multiple.any():
+                return int(c), multiple
+        return None
+
+    @functools.cache  # noqa: B019 - a Testimony lives as long as its comparison
+    def _noise(self, c: int) -> tuple[Pullback, Pullback]:
+        """Rounding noise at probe c, the hand-written witness's and autodiff's."""
+        witnesses = (self.program.manual, self.program.auto)
+        manual, auto = (w.noise(self.probes[c], self.seed) for w in witnesses)
+        return manual, auto
+
+    def _value(self) -> list[Finding]:
+        """fwd's value against the primal's."""
+        found = []
+        pairs = zip(self.manual[0].outputs, self.auto[0].outputs, strict=True)
+        for k, (m, a) in enumerate(pairs):
+            path = self.program.output_paths[k]
+            if m.shape != a.shape:
+                message = f"fwd gives shape {m.shape}, the primal {a.shape}"
+                found.append(Finding("broken-contract", "value", path, message=message))
+                continue
+            multiple = disagreement(m, a, self.unit)
+            if multiple.any():
+                of_manual, of_auto = self._noise(0)
+                noise = np.fmax(of_manual.outputs[k], of_auto.outputs[k])
+                multiple = disagreement(m, a, self.unit, noise)
+            if multiple.any():
+                worst = _worst(m, a, int(worst_elements(multiple)[0]))
+                message = "fwd's value is not the primal's"
+                found.append(
+                    Finding("broken-contract", "value", path, worst, message=message)
+                )
+        return found
+
+    def _broken_contract(self, k, path) -> Finding | None:
+        m, leaf = self.manual[0].cotangents[k], self.leaves[k]
+        if m.dtype != jnp.result_type(leaf):
+            message = f"a cotangent of dtype {m.dtype} for {jnp.result_type(leaf)}"
+        elif self._at_zero[k].any() and np.isfinite(self._at_zero[k]).all():
+            message = "not 0 for a cotangent of 0"
+        else:
+            return None
+        worst = self._largest_difference(k)
+        return Finding("broken-contract", path, worst=worst, message=message)
+
+    @functools.cached_property
+    def _at_zero(self):
+        zeros = [np.zeros_like(g) for g in self.probes[0]]
+        return self.program.manual(zeros).cotangents
+
+    def _leaf(self, k, path) -> Finding:
+        beyond = self._beyond_rounding(k)
+        if beyond:
+            c, multiple = beyond
+            m, a = self.manual[c].cotangents[k], self.auto[c].cotangents[k]
+            numeric = self._numeric(c, k, worst_elements(multiple))
+            return judge(path, m, a, multiple, numeric, self.unit)
+        m, a = self.manual[0].cotangents[k], self.auto[0].cotangents[k]
+        worst = self._largest_difference(k)
+        if not np.isfinite(m).all() and not np.isfinite(a).all():
+            message = "not finite, hand-written and by autodiff: ask elsewhere"
+            return Finding("unproven", path, worst=worst, message=message)
+        message = "" if m.size else "empty"
+        return Finding("right", path, worst=worst, message=message)
+
+    def _numeric(self, c, k, elements) -> Numeric | None:
+        """The numeric witness at elements of leaf k; None where it can't be asked."""
+        leaf = self.leaves[k]
+        if jnp.result_type(leaf) != np.float64:
+            return None
+        start = sum(np.size(x) for x in self.leaves[:k])
+        # As many elements at every leaf: one compiled program serves them all.
+        padded = np.resize(elements, ASKED)
+        s = self._secants(c, start + padded)
+        slack = s.left_error + s.right_error
+        low = np.minimum(s.left, s.right) - slack
+        high = np.maximum(s.left, s.right) + slack
+        columns = (padded, s.central, s.error, low, high)
+        return Numeric(*(column[: len(elements)] for column in columns))
+
+    def _secants(self, c, elements) -> Secants:
+        return secants(self._ladder, self.probes[c], self.leaves, elements)
+
+    @functools.cached_property
+    def _ladder(self):
+        def phi(cotangents, *leaves):
+            outs = self.program.auto.primal(*leaves)
+            terms = [g * out for g, out in zip(cotangents, outs, strict=True)]
+            value = sum(jnp.sum(t).real for t in terms)
+            return value, sum(jnp.sum(jnp.abs(t)) for t in terms)
+
+        return ladder(phi)
+
+    def _largest_difference(self, k) -> Worst | None:
+        m, a = self.manual[0].cotangents[k], self.auto[0].cotangents[k]
+        if not m.size:
+            return None
+        with np.errstate(all="ignore"):
+            return _worst(m, a, int(np.argmax(np.nan_to_num(np.abs(m - a)))))
+
+    def _accuracy(self, exact, k, finding) -> Finding:
+        errors = []
+        for mine, truth in zip(
+            (self.manual, self.auto), (exact.auto,) * 2, strict=True
+        ):
+            ulps = [
+                _ulps(p.cotangents[k], t.cotangents[k])
+                for p, t in zip(mine, truth, strict=True)
+            ]
+            errors.append(np.max(ulps))
+        manual, auto = errors
+        if not manual > 8 * max(auto, 1.0):
+            return finding
+        dtype = self.manual[0].cotangents[k].dtype
+        message = (
+            f"in {dtype} off by {manual:.3g} units in the last place, autodiff by "
+            f"{auto:.3g}"
+        )
+        return Finding(
+            "less-accurate", finding.argument, "", finding.worst, "", message
+        )
+
+
+def _worst(m, a, element):
+    index = tuple(int(i) for i in np.unravel_index(element, m.shape))
+    return Worst(index, m.flat[element].item(), a.flat[element].item(), None)
+
+
+def _ulps(value: np.ndarray, exact: np.ndarray) -> float:
+    """Largest error in units in the last place; of what is not finite, none."""
+    unit = jnp.finfo(value.dtype).eps * np.maximum(
+        np.abs(exact), float(jnp.finfo(value.dtype).tiny)
+    )
+    with np.errstate(all="ignore"):
+        ulps = np.abs(value.astype(exact.dtype) - exact) / unit
+    return float(np.max(ulps, initial=0.0, where=np.isfinite(ulps)))

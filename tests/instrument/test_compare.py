@@ -1,0 +1,367 @@
+"""compare: each verdict is reached, by a function that earns it."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxbp import assert_gradients, compare
+from jaxbp.instrument._comparison import VERDICTS, worst_of
+
+X = jax.random.normal(jax.random.key(0), (5, 3))
+W = jax.random.normal(jax.random.key(1), (3, 3))
+
+
+def rule(primal, bwd, fwd=None):
+    """A hand-written rule whose residuals are its arguments, or its argument."""
+
+    def keep(*args):
+        return primal(*args), args if len(args) > 1 else args[0]
+
+    @jax.custom_vjp
+    def f(*args):
+        return primal(*args)
+
+    f.__name__ = primal.__name__
+    f.defvjp(fwd or keep, bwd)
+    return f
+
+
+def product(x, w):
+    return jnp.tanh(x @ w)
+
+
+def product_bwd(res, y_bar):
+    x, w = res
+    a_bar = (1 - jnp.tanh(x @ w) ** 2) * y_bar
+    return a_bar @ w.T, x.T @ a_bar
+
+
+def spoiled(position, spoil):
+    """product's rule with `spoil(bar, res, y_bar)` in one place."""
+
+    def bwd(res, y_bar):
+        bars = list(product_bwd(res, y_bar))
+        bars[position] = spoil(bars[position], res, y_bar)
+        return tuple(bars)
+
+    return rule(product, bwd)
+
+
+def test_a_right_rule_is_right():
+    comparison = compare(rule(product, product_bwd), X, W)
+    assert comparison.ok
+    assert comparison.verdict == "right"
+    assert [f.argument for f in comparison.findings] == ["[0]", "[1]"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "verdict", "kind"),
+    [
+        (lambda bar, res, y_bar: -bar, "wrong", "sign"),
+        (lambda bar, res, y_bar: 1.5 * bar, "wrong", "factor"),
+        (lambda bar, res, y_bar: bar.T, "wrong", "transposed"),
+        (lambda bar, res, y_bar: bar.at[1, 2].multiply(1.01), "wrong", ""),
+        (lambda bar, res, y_bar: bar.at[1, 2].multiply(1 + 1e-9), "wrong", ""),
+        (lambda bar, res, y_bar: bar + y_bar[:3], "wrong", ""),
+        (lambda bar, res, y_bar: jnp.zeros_like(bar), "broken-contract", "missing"),
+        (lambda bar, res, y_bar: None, "broken-contract", "missing"),
+        (lambda bar, res, y_bar: bar + 1, "broken-contract", None),
+    ],
+    ids=[
+        "sign",
+        "factor",
+        "transposed",
+        "1 % of one element",
+        "1e-9 of one element",
+        "stray term",
+        "zeros",
+        "None",
+        "not zero at zero",
+    ],
+)
+def test_a_wrong_rule_is_reported_at_its_leaf_as_what_it_is(spoil, verdict, kind):
+    comparison = compare(spoiled(1, spoil), X, W)
+    assert not comparison.ok
+    x_finding, w_finding = comparison.findings
+    assert x_finding.verdict == "right"
+    assert w_finding.verdict == comparison.verdict == verdict
+    if kind is not None:
+        assert w_finding.kind == kind
+
+
+def test_the_worst_element_is_named_with_its_three_values():
+    (_, finding) = compare(
+        spoiled(1, lambda bar, res, y_bar: bar.at[1, 2].multiply(1.01)), X, W
+    ).findings
+    worst = finding.worst
+    assert worst.index == (1, 2)
+    assert worst.manual == pytest.approx(1.01 * worst.auto, rel=1e-12)
+    assert worst.numeric == pytest.approx(worst.auto, rel=1e-9)
+    assert "1 of 9 elements differ" in finding.message
+
+
+def test_a_mean_where_a_sum_belongs_is_named():
+    def bwd(x, y_bar):
+        return (jnp.full_like(x, y_bar / 8),)
+
+    f = rule(jnp.sum, bwd)
+    (finding,) = compare(f, jnp.arange(8.0)).findings
+    assert finding.kind == "factor"
+    assert "1/8" in finding.message
+    assert "mean where a sum belongs" in finding.message
+
+
+def test_a_mean_over_many_elements_is_not_hidden_by_its_size():
+    x = jnp.ones(10_000, jnp.float32)
+    f = rule(jnp.mean, lambda x, y_bar: (jnp.zeros_like(x),))
+    assert compare(f, x).verdict == "broken-contract"
+
+
+def test_a_value_that_fwd_changes_is_reported():
+    f = rule(product, product_bwd, lambda *args: (1.001 * product(*args), args))
+    finding = compare(f, X, W).findings[0]
+    assert (finding.verdict, finding.argument) == ("broken-contract", "value")
+
+
+def relu(x):
+    return jnp.maximum(x, 0)
+
+
+def test_a_choice_at_a_kink_is_no_mistake():
+    x = jnp.array([0.0, 1.0, -1.0])
+    one_at_zero = rule(relu, lambda x, y_bar: (jnp.where(x >= 0, y_bar, 0),))
+    comparison = compare(one_at_zero, x)
+    assert comparison.ok
+    assert comparison.verdict == "kink"
+    three_at_zero = rule(relu, lambda x, y_bar: (jnp.where(x > 0, 1, 3.0) * y_bar,))
+    assert compare(three_at_zero, x[:1]).verdict == "wrong"
+
+
+def test_a_rule_that_rescues_a_bad_point_of_autodiff_is_told_from_a_wrong_one():
+    def energy(x):
+        return jnp.linalg.norm(x) ** 2
+
+    assert jnp.isnan(jax.grad(energy)(jnp.zeros(3))).all()
+    rescued = rule(energy, lambda x, y_bar: (2 * x * y_bar,))
+    comparison = compare(rescued, jnp.zeros(3))
+    assert comparison.ok
+    assert comparison.verdict == "autodiff-wrong"
+    wrong = rule(energy, lambda x, y_bar: (jnp.ones_like(x) * y_bar,))
+    assert compare(wrong, jnp.zeros(3)).verdict == "wrong"
+
+
+def test_a_declared_surrogate_is_held_to_its_contract_only():
+    def rounded(x):
+        return jnp.round(x)
+
+    f = rule(rounded, lambda x, y_bar: (y_bar,))
+    assert not compare(f, X).ok
+    assert compare(f, X, surrogate=True).verdict == "surrogate"
+    assert compare(f, X, surrogate=["[0]"]).ok
+    broken = rule(rounded, lambda x, y_bar: (y_bar + 1,))
+    assert compare(broken, X, surrogate=True).verdict == "broken-contract"
+
+
+def test_a_comparison_of_nothing_is_unproven():
+    f = rule(product, product_bwd)
+    empty = jnp.ones((0, 3))
+    for comparison in (
+        compare(jnp.sin, 1.0),
+        compare(lambda: 1.0),
+        compare(lambda n: n + 1, 3),
+        compare(lambda x: jnp.argmax(x), X),
+        compare(rule(jnp.sin, lambda x, g: (g * jnp.cos(x),)), empty),
+        compare(lambda x: jax.grad(lambda x: f(x, W).sum())(x), X),
+    ):
+        assert comparison.verdict == "unproven"
+        assert not comparison.ok
+        assert comparison.note
+
+
+def test_a_point_where_both_gradients_are_undefined_is_unproven():
+    f = rule(jnp.log, lambda x, g: (g / x,))
+    assert compare(f, jnp.zeros(2)).verdict == "unproven"
+
+
+def test_a_reference_stands_in_autodiffs_place():
+    f = rule(product, product_bwd)
+    assert compare(f, X, W, reference=product).ok
+    assert not compare(f, X, W, reference=lambda x, w: product(x, 2 * w)).ok
+
+
+def test_pytrees_data_and_static_arguments_stay_in_place():
+    @jax.custom_vjp
+    def f(params, n, x):
+        return {"y": params["w"] * x[n], "n": n}
+
+    def fwd(params, n, x):
+        return f(params, n, x), (params["w"], x, n)
+
+    def bwd(res, out_bar):
+        w, x, n = res
+        y_bar = out_bar["y"]
+        return {"w": x[n] * y_bar}, None, jnp.zeros_like(x).at[n].set(w * y_bar)
+
+    f.defvjp(fwd, bwd)
+
+    def g(params, n, *, x, mode, skip):
+        assert (mode, skip) == ("on", None)
+        return f(params, n, x)
+
+    options = {"x": X[0], "mode": "on", "skip": None}
+    comparison = compare(g, {"w": 2.0}, 1, kwargs=options)
+    assert comparison.verdict == "right", comparison
+    assert [f.argument for f in comparison.findings] == ["[0]['w']", "['x']"]
+    assert comparison.manual[1] is None
+    assert comparison.manual[0]["w"].shape == ()
+
+
+def test_a_scalar_functions_pullback_is_its_gradient():
+    def cubes(x):
+        return jnp.sum(x**3)
+
+    x = X.astype(jnp.float64)
+    comparison = compare(rule(cubes, lambda x, g: (3 * x**2 * g,)), x, numeric=True)
+    np.testing.assert_allclose(comparison.manual[0], 3 * x**2, rtol=1e-15)
+    np.testing.assert_allclose(comparison.numeric[0], 3 * x**2, rtol=1e-9)
+
+
+def test_rounding_is_no_mistake_and_a_mistake_no_rounding():
+    def variance(x):
+        return jnp.mean((x - x.mean()) ** 2)
+
+    def bwd(x, y_bar):  # the same in exact arithmetic, far apart in rounding
+        return (2 * (x / x.size - x.mean() / x.size) * y_bar,)
+
+    x = 1e6 + jnp.arange(50.0) * 1e-3
+    assert compare(rule(variance, bwd), x).verdict == "right"
+    wrong = rule(variance, lambda x, y_bar: (bwd(x, y_bar)[0] * 1.001,))
+    assert compare(wrong, x).verdict == "wrong"
+
+
+def test_a_less_accurate_rule_is_told_in_the_callers_dtype():
+    def softplus(x):
+        return jnp.log1p(jnp.exp(x))
+
+    def cancels(x, y_bar):
+        return (y_bar * (1 - 1 / (1 + jnp.exp(x))),)
+
+    f = rule(softplus, cancels)
+    comparison = compare(f, jnp.linspace(-14, -10, 7, dtype=jnp.float32))
+    assert comparison.verdict == "less-accurate", comparison
+    assert comparison.ok
+    far = jnp.linspace(-14, -10, 7, dtype=jnp.float32)
+    assert not compare(f, far, accuracy=True).ok
+    assert compare(f, jnp.linspace(1, 2, 7, dtype=jnp.float32)).verdict == "right"
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_low_precision_neither_hides_a_mistake_nor_invents_one(dtype):
+    x, w = X.astype(dtype), W.astype(dtype)
+    assert compare(rule(product, product_bwd), x, w).ok
+    one_percent = spoiled(0, lambda bar, res, g: bar.at[0, 0].multiply(1.01))
+    assert compare(one_percent, x, w).findings[0].verdict == "wrong"
+
+
+def test_a_function_that_casts_down_is_judged_by_the_precision_it_uses():
+    def low(x):
+        return jnp.tanh(x.astype(jnp.float32)).astype(x.dtype)
+
+    def bwd(x, y_bar):
+        y = jnp.tanh(x.astype(jnp.float32))
+        return (((1 - y) * (1 + y)).astype(x.dtype) * y_bar,)
+
+    x = X[0].astype(jnp.float32)
+    assert compare(rule(low, bwd), x).ok
+
+
+def test_complex_leaves_are_compared():
+    z = jax.lax.complex(X[0], X[1])
+    right = rule(jnp.square, lambda z, g: (2 * z * g,))
+    wrong = rule(jnp.square, lambda z, g: (2 * jnp.conj(z) * g,))
+    assert compare(right, z).ok
+    assert not compare(wrong, z).ok
+
+
+def test_seeds_do_not_change_a_verdict():
+    wrong = spoiled(0, lambda bar, res, g: bar.at[2, 1].multiply(1.01))
+    for seed in range(3):
+        assert compare(rule(product, product_bwd), X, W, seed=seed).ok
+        assert compare(wrong, X, W, seed=seed).findings[0].verdict == "wrong"
+
+
+def test_jaxs_configuration_is_left_as_it_was():
+    def raises(x):
+        raise RuntimeError("of its own")
+
+    with jax.enable_x64(False):
+        compare(rule(product, product_bwd), X.astype("f4"), W.astype("f4"))
+        with pytest.raises(RuntimeError, match="of its own"):
+            compare(raises, 1.0)
+        assert jnp.asarray(1.0).dtype == jnp.float32
+
+
+def test_the_table_and_the_json_say_the_same():
+    comparison = compare(spoiled(1, lambda bar, res, y_bar: -bar), X, W)
+    text, data = str(comparison), comparison.to_dict()
+    assert text.splitlines()[0] == "compare(product): wrong"
+    assert "hand-written is minus autodiff in every element" in text
+    assert json.loads(json.dumps(data)) == data
+    assert data["schema"] == 1
+    assert [f["verdict"] for f in data["findings"]] == ["right", "wrong"]
+
+
+def test_non_finite_numbers_are_strings_in_json():
+    f = rule(jnp.log, lambda x, g: (g / x,))
+    data = compare(f, jnp.zeros(1)).to_dict()
+    assert data["findings"][0]["worst"]["manual"] in ("inf", "-inf")
+    json.dumps(data, allow_nan=False)
+
+
+def test_assert_gradients_raises_what_compare_prints():
+    assert_gradients(rule(product, product_bwd), X, W)
+    wrong = spoiled(1, lambda bar, res, y_bar: -bar)
+    with pytest.raises(AssertionError) as caught:
+        assert_gradients(wrong, X, W)
+    assert str(caught.value) == str(compare(wrong, X, W))
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "text"),
+    [
+        (
+            lambda: compare(jnp.sin, jnp.array([1.0, jnp.nan])),
+            ValueError,
+            "jaxbp.compare: expected [0] to be numbers; got NaN in 1 of 2 elements: "
+            "ask at a point where the function is defined.",
+        ),
+        (
+            lambda: compare(3, 1.0),  # pyright: ignore[reportArgumentType]
+            TypeError,
+            "jaxbp.compare: expected f to be a function; got int 3.",
+        ),
+        (
+            lambda: compare(jnp.sin, 1.0, surrogate=["[1]"]),
+            ValueError,
+            "jaxbp.compare: expected surrogate to be among [0]; got [1].",
+        ),
+        (
+            lambda: compare(jnp.sin, 1.0, effort="huge"),  # pyright: ignore
+            ValueError,
+            "jaxbp.compare: expected effort to be 'quick'; got 'huge'.",
+        ),
+    ],
+)
+def test_bad_input_is_named(call, kind, text):
+    with pytest.raises(kind) as caught:
+        call()
+    assert str(caught.value) == text
+
+
+def test_the_verdict_of_the_whole_is_the_worst():
+    assert worst_of(list(reversed(VERDICTS))) == "broken-contract"
+    assert worst_of(["right", "kink"]) == "kink"
+    assert worst_of([]) == "unproven"

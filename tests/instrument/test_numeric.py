@@ -1,0 +1,49 @@
+"""The numeric witness: right, and right about how right it is."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxbp.instrument import numeric_gradient
+from jaxbp.instrument._numeric import ladder, secants
+
+SMOOTH = [
+    (lambda x: jnp.exp(jnp.exp(x * x)), 1.0),
+    (lambda x: jnp.sin(50 * x), 1.0),
+    (jnp.log, 1e-3),
+    (jnp.sqrt, 1e-8),
+    (lambda x: jnp.sum(x**3), np.array([1e-4, 1.0, -100.0])),
+    (lambda x: jnp.sum(jnp.tanh(x)) ** 2, np.linspace(-2, 3, 12).reshape(3, 4)),
+    (lambda x: 1e8 * jnp.cos(1e-3 * x) + 1.0, 500.0),
+]
+
+
+@pytest.mark.parametrize(("f", "x"), SMOOTH)
+def test_the_error_estimate_holds_and_is_small(f, x):
+    (value,), (error,) = numeric_gradient(f, x)
+    exact = np.asarray(jax.grad(f)(jnp.asarray(x)))
+    scale = np.abs(exact).max()
+    assert (np.abs(value - exact) <= error + 1e-15 * scale).all()
+    assert error.max() <= 1e-9 * scale
+
+
+def test_at_a_kink_the_one_sided_derivatives_differ():
+    program = ladder(lambda _, x: jnp.abs(x))
+    s = secants(program, (), [np.zeros(())])
+    assert s.left[0] == pytest.approx(-1)
+    assert s.right[0] == pytest.approx(1)
+
+
+def test_what_cannot_be_known_is_not_claimed():
+    noisy = ladder(lambda _, x: jnp.float64(jnp.float32(x * x)))
+    assert secants(noisy, (), [np.array(1.3)]).error[0] > 1e-9
+    undefined = ladder(lambda _, x: jnp.log(x))
+    assert not np.isfinite(secants(undefined, (), [np.array(-1.0)]).error[0])
+
+
+def test_trees_come_back_as_trees():
+    params, x = {"w": np.ones(3)}, np.arange(3.0)
+    gradient, error = numeric_gradient(lambda p, x: p["w"] @ x, params, x)
+    np.testing.assert_allclose(gradient[0]["w"], np.arange(3.0), atol=1e-12)
+    assert error[1].shape == (3,)
