@@ -86,7 +86,8 @@ class Testimony:
                 return None
             of_manual, of_auto = self._noise(int(c))
             noise = np.fmax(of_manual.cotangents[k], of_auto.cotangents[k])
-            multiple = disagreement(*pairs[c], self.unit, noise)
+            manual, auto = pairs[c]
+            multiple = disagreement(manual, auto, self.unit, noise)
             if multiple.any():
                 return int(c), multiple
         return None

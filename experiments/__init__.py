@@ -1,0 +1,1 @@
+"""The tutorial systems, taken apart number by number: `python -m experiments`."""

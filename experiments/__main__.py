@@ -1,0 +1,194 @@
+"""Run the tutorial systems and print what each of their claims comes to."""
+
+import argparse
+import ast
+import io
+import math
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from experiments._rows import SYSTEMS
+
+_HERE = pathlib.Path(__file__).parent
+NAMES = (*SYSTEMS, "errata")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 where the witnesses agree, 1 where they do not, 2 for a request gone wrong."""
+    for stream in (sys.stdout, sys.stderr):
+        # σ and ∂ must not end a run in a terminal that has no letters for them.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    options = _parser().parse_args(arguments)
+    if options.list:
+        for name in NAMES:
+            print(summary(name))
+        return 0
+    names = _names(options.names)
+    _check_sizes(options.sizes)
+    try:
+        return _run(names, options)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith(("experiments", "jaxbp")):
+            raise
+        mend = "pip install 'jaxbp[report]'"
+        _fail(f"expected the module {error.name}; got none: {mend}.")
+    except KeyboardInterrupt:
+        print("experiments: interrupted.", file=sys.stderr)
+        return 130
+
+
+def summary(name: str) -> str:
+    """The first line of an experiment's docstring, without importing it."""
+    tree = ast.parse((_HERE / f"{name}.py").read_text(encoding="utf-8"))
+    return (ast.get_docstring(tree) or name).splitlines()[0]
+
+
+def _run(names: Sequence[str], options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from experiments import _results, _terminal
+    from experiments.errata import collect, wrong
+
+    started = time.monotonic()
+    try:
+        _results.check_folder(options.out)
+    except OSError as error:
+        why = error.strerror or error
+        _fail(f"expected --out to be a folder to write in; got {options.out}: {why}.")
+    console = Console(highlight=False, markup=False)
+    reports, written = {}, []
+    for name in SYSTEMS if "errata" in names else names:
+        reports[name] = report = _one(name, options)
+        if name in names:
+            paths = _results.write(options.out, name, report)
+            written += paths
+            shown = _shown(paths[0])
+            _terminal.print_report(console, summary(name), report, shown)
+    found = [row for report in reports.values() for row in wrong(report.rows)]
+    if "errata" in names:
+        written += _results.write(options.out, "errata", collect(reports))
+    _terminal.print_errata(console, found)
+    good = _terminal.print_summary(console, reports)
+    seconds = time.monotonic() - started
+    files = ", ".join(path.name for path in written)
+    _terminal.say(console, f"{files} in {_shown(options.out)}; {seconds:.0f} s.")
+    return 0 if good else 1
+
+
+def _one(name: str, options: argparse.Namespace):
+    """One experiment, in float64; nothing of that is left behind."""
+    import importlib
+
+    import jax
+
+    module = importlib.import_module(f"experiments.{name}")
+    with jax.enable_x64(True):
+        return module.run(options)
+
+
+def _shown(path: pathlib.Path) -> str:
+    """Relative to the working directory where that is shorter."""
+    relative = os.path.relpath(path)
+    return relative if len(relative) < len(str(path)) else str(path)
+
+
+def _value(option: str, kind: type, expected: str, allowed: Callable) -> Callable:
+    """A parser of an option's value which says what was expected and what came."""
+
+    def parse(text: str):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not allowed(value):
+            _fail(f"expected {option} to be {expected}; got {text}.")
+        return value
+
+    return parse
+
+
+_SIZE = _value("--sizes", int, "integers of at least 1", lambda n: n >= 1)
+_RATE = _value(
+    "--learning-rate", float, "a positive number", lambda x: 0 < x < math.inf
+)
+_LOSS = _value("--loss-below", float, "a number from 0 on", lambda x: 0 <= x < math.inf)
+_EPOCHS = _value("--epochs", int, "an integer from 0 on", lambda n: 0 <= n < 2**31)
+_SEED = _value("--seed", int, "an integer from 0 to 2³²−1", lambda n: 0 <= n < 2**32)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        _fail(f"{message.removeprefix('argument ')}.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser("experiments", description=__doc__, allow_abbrev=False)
+    add = parser.add_argument
+    add(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="of t1 … t12 and errata; without one, all",
+    )
+    add("--list", action="store_true", help="say what there is, and stop")
+    add(
+        "--out",
+        type=pathlib.Path,
+        default=_HERE.parent / "results",
+        metavar="DIR",
+        help="where to write JSON and figures (results/)",
+    )
+    t11 = parser.add_argument_group("the run of t11").add_argument
+    t11(
+        "--sizes",
+        nargs="+",
+        type=_SIZE,
+        default=[2, 3, 3, 1],
+        metavar="N",
+        help="layers' lengths (2 3 3 1)",
+    )
+    t11("--learning-rate", type=_RATE, default=1.0, metavar="ETA", help="step size (1)")
+    t11(
+        "--loss-below",
+        type=_LOSS,
+        default=0.05,
+        metavar="EPSILON",
+        help="stop below this loss (0.05)",
+    )
+    t11(
+        "--epochs",
+        type=_EPOCHS,
+        default=1000,
+        metavar="N",
+        help="and after this many epochs (1000)",
+    )
+    t11("--seed", type=_SEED, default=0, metavar="N", help="of the random start (0)")
+    return parser
+
+
+def _names(asked: Sequence[str]) -> list[str]:
+    for name in asked:
+        if name.lower() not in NAMES:
+            _fail(f"expected NAME to be one of {', '.join(NAMES)}; got {name}.")
+    return list(dict.fromkeys(name.lower() for name in asked)) or list(NAMES)
+
+
+def _check_sizes(sizes: Sequence[int]) -> None:
+    if len(sizes) < 2 or sizes[0] != 2 or sizes[-1] != 1:
+        got = " ".join(map(str, sizes))
+        why = "XOR has two inputs and one output"
+        _fail(f"expected --sizes to start with 2 and end with 1; got {got}: {why}.")
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"experiments: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""Results on disk: one JSON an experiment, its figures as SVG and PNG."""
+
+import importlib.metadata
+import json
+import math
+import os
+import pathlib
+import platform
+import tempfile
+import tomllib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+
+from experiments._rows import Row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ROOT = pathlib.Path(__file__).parent.parent
+DEFAULT = ROOT / "results"
+_LIBRARIES = ("jax", "jaxlib", "numpy")
+_COLUMNS = ("system", "quantity", "published", "published_formula")
+_COLUMNS += ("manual", "auto", "numeric", "verdict", "note")
+
+
+class Report(NamedTuple):
+    """What an experiment found: rows, figures by file name, more for the terminal."""
+
+    rows: list[Row]
+    figures: "dict[str, Figure]" = {}  # noqa: RUF012
+    text: str = ""
+
+
+def versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "jaxbp": _own_version(),
+        "platform": f"{platform.system()} {platform.machine()}, "
+        f"{jax.default_backend()}",
+    }
+
+
+def check_folder(folder: pathlib.Path) -> None:
+    """Make the folder, and hold that files can be written in it.
+
+    Raises:
+        OSError: they cannot.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def write(folder: pathlib.Path, experiment: str, report: Report) -> list[pathlib.Path]:
+    """Write `<experiment>.json` and every figure; the paths written."""
+    rows = [{k: _plain(getattr(row, k)) for k in _COLUMNS} for row in report.rows]
+    content = {"experiment": experiment, "versions": versions(), "rows": rows}
+    text = json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    path = folder / f"{experiment}.json"
+    _write_whole(path, lambda stream: stream.write(text.encode()))
+    return [path, *(_ for n, f in report.figures.items() for _ in _draw(folder, n, f))]
+
+
+def _draw(folder: pathlib.Path, name: str, figure: "Figure") -> list[pathlib.Path]:
+    import matplotlib
+
+    paths = [folder / f"{name}.svg", folder / f"{name}.png"]
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+        for path in paths:
+            kind = path.suffix[1:]
+            data = {"Date": None} if kind == "svg" else {}
+
+            def save(stream, kind=kind, data=data):
+                figure.savefig(stream, format=kind, metadata=data, dpi=150)
+
+            _write_whole(path, save)
+    return paths
+
+
+def _write_whole(path: pathlib.Path, write: Callable) -> None:
+    """Beside, then renamed: a reader meets the old file or the new one, never half."""
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            write(stream)
+        os.chmod(beside, 0o644)
+        os.replace(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise
+
+
+def _plain(value):
+    """As JSON has it: NumPy scalars as Python's, the non-finite as strings."""
+    if value is None or isinstance(value, str):
+        return value
+    value = float(value)
+    return value if math.isfinite(value) else str(value)
+
+
+def _own_version() -> str:
+    try:
+        return importlib.metadata.version("jaxbp")
+    except importlib.metadata.PackageNotFoundError:
+        with open(ROOT / "pyproject.toml", "rb") as stream:
+            return tomllib.load(stream)["project"]["version"]
