@@ -61,6 +61,7 @@ def _run(names: Sequence[str], options: argparse.Namespace) -> int:
         why = error.strerror or error
         _fail(f"expected --out to be a folder to write in; got {options.out}: {why}.")
     console = Console(highlight=False, markup=False)
+    _terminal.print_legend(console)
     reports, written = {}, []
     for name in SYSTEMS if "errata" in names else names:
         reports[name] = report = _one(name, options)

@@ -25,6 +25,14 @@ _DERIVED = 40
 _ALIKE = 5
 
 
+def print_legend(console: Console) -> None:
+    """What the tables' marks mean."""
+    say(
+        console, "published: as printed, or = the page's own formula, evaluated; · none"
+    )
+    console.print()
+
+
 def print_report(console: Console, title: str, report: Report, path: object) -> None:
     """A system: its table, then what else it has to say."""
     derived = [row for row in report.rows if row.verdict == "derived"]

@@ -1,0 +1,55 @@
+"""The README tells the truth: its examples print what it says they print."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DOTALL)
+TABLES = re.findall(
+    r"From `\./scripts/run (.*?)`.*?```text\n(.*?)```", README, re.DOTALL
+)
+
+
+def _run(*command):
+    environment = os.environ | {"COLUMNS": "100", "JAX_ENABLE_X64": "0"}
+    done = subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=ROOT,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_there_are_examples_and_tables_to_check():
+    assert len(EXAMPLES) == 2
+    assert len(TABLES) == 1
+
+
+@pytest.mark.parametrize(("code", "printed"), EXAMPLES)
+def test_an_example_prints_what_stands_below_it(code, printed):
+    assert _run("-c", code) == printed
+
+
+@pytest.mark.parametrize(("arguments", "table"), TABLES)
+def test_every_line_of_a_table_is_in_the_output(arguments, table, tmp_path):
+    output = _run("-m", "experiments", *arguments.split(), "--out", str(tmp_path))
+    lines = {line.rstrip() for line in output.splitlines()}
+    for line in table.splitlines():
+        assert line in lines
+
+
+def test_every_experiment_is_in_the_readme():
+    listed = _run("-m", "experiments", "--list").splitlines()
+    names = {line.split(":")[0].lower() for line in listed}
+    in_readme = set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE))
+    assert names <= in_readme
