@@ -28,8 +28,8 @@ def _params(*shapes):
         (
             lambda: ops.add(jnp.ones(3), jnp.ones((3, 1))),
             ValueError,
-            "jaxbp.add: expected x (*n), y (*n); got x (3,), y (3, 1): x's leading axes "
-            "are (3,), y's are (3, 1).",
+            "jaxbp.add: expected x (*n), y (*n); got x (3,), y (3, 1): x's leading "
+            "axes are (3,), y's are (3, 1).",
         ),
         (
             lambda: ops.softmax(1.0),
