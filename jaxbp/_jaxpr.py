@@ -7,6 +7,7 @@ somebody wrote: `custom_vjp_call`, `custom_jvp_call`, or, with JAX_CUSTOM_VJP3,
 
 import contextlib
 import functools
+import math
 import os
 import types
 import weakref
@@ -18,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax._src import config, core, source_info_util
+from jax._src.interpreters import partial_eval
 from jax._src.linear_util import WrappedFun
 from jax.extend.core import ClosedJaxpr, DropVar, Literal, gensym, jaxpr_as_fun
 from jax.extend.core import Jaxpr as OpenJaxpr
@@ -147,13 +149,12 @@ def find_rules(jaxpr: Jaxpr) -> list[Rule]:
 def _find_rules(jaxpr: Jaxpr, site: str, outer: Rule | None) -> list[Rule]:
     found: list[Rule] = []
     for eqn in jaxpr.eqns:
-        here, rule = _site(eqn) or site, as_rule(eqn)
+        here, rule = site_of(eqn) or site, as_rule(eqn)
         if rule:
             rule = replace(rule, site=here, outer=outer)
             found.append(rule)
-        with _inside(eqn):
-            for body in [primal(eqn)[0]] if rule else _jaxprs_of(eqn):
-                found += _find_rules(body, here, rule or outer)
+        for body in bodies(eqn):
+            found += _find_rules(body, here, rule or outer)
     return found
 
 
@@ -217,7 +218,7 @@ def _rule(eqn: Eqn, kind: str, primal_source: str, functions: Iterable[Any]) -> 
     wrapper = written and _path(primal_source).endswith("custom_derivatives.py")
     name = (written[0] if wrapper else primal_source).split(" at ")[0]
     source = (written or sources)[0].split(" at ")[-1]
-    return Rule(name, kind, source, _site(eqn), not written, eqn)
+    return Rule(name, kind, source, site_of(eqn), not written, eqn)
 
 
 def _sources(roots: Iterable[Any]) -> Iterator[str]:
@@ -259,7 +260,7 @@ def _path(source: str | None) -> str:
     return (source or "").split(" at ")[-1].rsplit(":", 1)[0]
 
 
-def _site(eqn: Eqn) -> str:
+def site_of(eqn: Eqn) -> str:
     frame = source_info_util.user_frame(eqn.source_info.traceback)
     return f"{frame.file_name}:{frame.start_line}" if frame else ""
 
@@ -280,7 +281,7 @@ def _differentiated_rule(eqn: Eqn) -> str | None:
         if code.co_qualname in _RULE_CALLS and path.startswith(_JAX):
             if function or rule_seen:
                 return function
-            return f"rule called at {_site(eqn) or 'an unknown line'}"
+            return f"rule called at {site_of(eqn) or 'an unknown line'}"
         rule_seen |= path not in _MACHINERY_FILES
         if source_info_util.is_user_filename(path):
             function = f"{code.co_name} at {path}:{code.co_firstlineno}"
@@ -361,6 +362,33 @@ def _mapped(param: Any, keep_jax: bool) -> Any:
     if all(a is b for a, b in zip(new, param, strict=True)):
         return param
     return type(param)(*new) if hasattr(param, "_fields") else type(param)(new)
+
+
+def bodies(eqn: Eqn) -> Iterator[Jaxpr]:
+    """The jaxprs in an equation's parameters; of a rule, its primal alone.
+
+    A generator, since a shard_map's body is to be walked with its axis names bound.
+    """
+    with _inside(eqn):
+        yield from [primal(eqn)[0]] if as_rule(eqn) else _jaxprs_of(eqn)
+
+
+def live(jaxpr: Jaxpr) -> Jaxpr:
+    """The open jaxpr without the equations that no output needs."""
+    outvars = jaxpr.jaxpr.outvars
+    return partial_eval.dce_jaxpr(jaxpr.jaxpr, [True] * len(outvars))[0]
+
+
+def evaluate_with(jaxpr: Jaxpr, consts: Sequence[Any], inputs: Sequence[Any]):
+    """`evaluate`, the constants given too: compiled, they then are arguments."""
+    return core.eval_jaxpr(jaxpr.jaxpr, consts, *inputs)
+
+
+@contextlib.contextmanager
+def unsaved() -> Iterator[None]:
+    """What is compiled here is not written to the persistent compilation cache."""
+    with config.persistent_cache_min_compile_time_secs(math.inf):
+        yield
 
 
 def _jaxprs_of(eqn: Eqn) -> list[Jaxpr]:
