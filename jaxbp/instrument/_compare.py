@@ -12,6 +12,14 @@ import numpy as np
 from jaxbp._errors import argument_error, describe
 from jaxbp._jaxpr import find_rules, is_differentiable, out_of_reach
 from jaxbp.instrument._comparison import Comparison, worst_of
+from jaxbp.instrument._search import (
+    Question,
+    look_again,
+    look_at_dtypes,
+    look_further,
+    varied,
+    worse,
+)
 from jaxbp.instrument._testimony import Testimony
 from jaxbp.instrument._witnesses import in_float64, traced
 
@@ -22,8 +30,8 @@ def compare(
     kwargs: Mapping[str, Any] | None = None,
     reference: Callable[..., Any] | None = None,
     surrogate: bool | Sequence[str] = (),
-    order: Literal[1] = 1,
-    effort: Literal["quick"] = "quick",
+    order: Literal[1, 2] = 1,
+    effort: Literal["quick", "full"] = "quick",
     numeric: bool = False,
     accuracy: bool = False,
     seed: int = 0,
@@ -44,8 +52,11 @@ def compare(
         reference: a function of the same arguments to stand in autodiff's place.
         surrogate: True, or the key paths of arguments whose gradient is different on
             purpose: only its contract is held.
-        order: 1, the gradient.
-        effort: "quick", the caller's point.
+        order: 1, the gradient; 2, the rule differentiated once more as well.
+        effort: "quick" asks at the caller's point; "full" goes looking as well: at
+            neighbours near and far, special values, ties, the constants that `f`
+            compares with, other data, other lengths of axes, narrower dtypes, and under
+            vmap, scan and remat.
         numeric: ask the numeric witness about every element (of 4,096 evenly chosen
             ones, where there are more), not only where M and A differ.
         accuracy: a gradient less accurate than autodiff's in the caller's dtype is not
@@ -64,10 +75,10 @@ def compare(
     _check(f, args, kwargs, order, effort)
     paths = _differentiated_paths(args, kwargs)
     purposely = _purposely(surrogate, paths)
+    asked = Question(f, args, kwargs, reference, paths, purposely, seed)
     try:
         with jax.enable_x64(True):
-            wide_args, wide_kwargs = jax.tree.map(in_float64, (args, kwargs))
-            program = traced(f, wide_args, wide_kwargs, reference)
+            program = _traced_in_float64(asked, effort)
     except Exception as error:
         note = f"judged in the caller's dtype, float64 does not trace: {error}"
         program, precision = traced(f, args, kwargs, reference), nullcontext()
@@ -75,14 +86,23 @@ def compare(
         note, precision = "", jax.enable_x64(True)
     numbers = None
     with precision:
-        answers = Testimony(program, paths, seed)
+        answers = Testimony(program, program.inputs, paths, seed)
         findings = answers.findings(purposely)
+        if effort == "full" and findings:
+            for further in look_further(asked, answers):
+                findings = worse(findings, further, ours=True)
+        if order == 2 and findings:
+            findings = worse(findings, look_again(asked, answers), ours=False)
         if numeric and findings and not note:
             numbers = answers.numeric_gradient()
             findings = [_with_numeric(f, paths, numbers) for f in findings]
     if not note and any(map(_narrow, jax.tree.leaves((args, kwargs)))):
-        working = Testimony(traced(f, args, kwargs, reference), paths, seed)
+        narrow = traced(f, args, kwargs, reference)
+        working = Testimony(narrow, narrow.inputs, paths, seed)
         findings = working.less_accurate(answers, findings)
+    if effort == "full" and not note:
+        for further in look_at_dtypes(asked, answers):
+            findings = worse(findings, further, ours=True)
     nothing = _nothing(program, reference, findings)
     if nothing:
         findings = [_doubted(finding) for finding in findings]
@@ -116,15 +136,25 @@ def assert_gradients(f: Callable[..., Any], *args: Any, **options: Any) -> None:
 def _check(f, args, kwargs, order, effort):
     if not callable(f):
         raise argument_error("compare", "f", "a function", describe(f), kind=TypeError)
-    if order != 1:
-        raise argument_error("compare", "order", "1", order)
-    if effort != "quick":
-        raise argument_error("compare", "effort", "'quick'", repr(effort))
+    if order not in (1, 2):
+        raise argument_error("compare", "order", "1 or 2", order)
+    if effort not in ("quick", "full"):
+        raise argument_error("compare", "effort", "'quick' or 'full'", repr(effort))
     for path, leaf in _leaves(args, kwargs):
         if is_differentiable(leaf) and (bad := int(np.isnan(np.asarray(leaf)).sum())):
             got = f"NaN in {bad} of {np.size(leaf)} elements"
             mend = "ask at a point where the function is defined"
             raise argument_error("compare", path, "numbers", got, mend)
+
+
+def _traced_in_float64(asked: Question, effort: str):
+    wide_args, wide_kwargs = jax.tree.map(in_float64, (asked.args, asked.kwargs))
+    if effort == "full":
+        try:
+            return traced(asked.f, wide_args, wide_kwargs, asked.reference, varied)
+        except Exception:  # data that decides how f is traced stays as it is
+            pass
+    return traced(asked.f, wide_args, wide_kwargs, asked.reference)
 
 
 def _leaves(args, kwargs):
@@ -159,13 +189,13 @@ def _nothing(program, reference, findings):
         return "nothing to compare: f has no floating argument or no floating output"
     if all(f.verdict == "right" and f.worst is None for f in findings):
         return "nothing to compare: every differentiated array is empty"
-    hidden = out_of_reach(program.jaxpr)
+    hidden = out_of_reach(program.manual.jaxpr)
     if hidden:
         return (
             f"out of reach, since f or JAX has differentiated it: {', '.join(hidden)}; "
             "compare the function that holds that rule"
         )
-    if reference is None and all(r.from_jax for r in find_rules(program.jaxpr)):
+    if reference is None and all(r.from_jax for r in find_rules(program.manual.jaxpr)):
         return (
             "nothing to compare: f holds no hand-written rule, or it is JAX's own; "
             "reference= compares f with another function"

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxbp.instrument._comparison import Finding, Verdict, Worst, worst_of
-from jaxbp.instrument._kinds import kind_of_mistake
+from jaxbp.instrument._kinds import Evidence, kind_of_mistake
 
 _CHEAP = 8  # units of roundoff of |A| + |M|: a few roundings in each
 _NOISE = 16  # times the spread of 8 draws, of which the true error is one more
@@ -53,8 +53,12 @@ def judge(
     multiple: np.ndarray,
     numeric: Numeric | None,
     unit: float,
+    evidence: Evidence | None = None,
 ) -> Finding:
-    """The finding on a leaf in which M and A differ at `numeric.elements`."""
+    """The finding on a leaf in which M and A differ at `numeric.elements`.
+
+    `evidence` adds the other probes and leaves to what the kind of mistake is told by.
+    """
     elements = worst_elements(multiple) if numeric is None else numeric.elements
     verdicts: list[Verdict] = []
     for k, element in enumerate(elements):
@@ -74,11 +78,11 @@ def judge(
         None if numeric is None else float(numeric.value[k]),
     )
     count = f"{np.count_nonzero(multiple)} of {multiple.size} elements differ"
-    kind, evidence = kind_of_mistake(manual, auto)
+    kind, reason = kind_of_mistake(evidence or Evidence([manual], [auto], 0, {}))
     if verdict == "wrong" and kind == "missing":
         verdict = "broken-contract"
     meaning = _MEANING[verdict] if numeric is not None else ""
-    message = "; ".join(part for part in (count, evidence, meaning) if part)
+    message = "; ".join(part for part in (count, reason, meaning) if part)
     return Finding(verdict, argument, worst=worst, kind=kind, message=message)
 
 

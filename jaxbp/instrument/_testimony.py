@@ -1,28 +1,38 @@
 """What the witnesses answer to the probes, and the findings that follow."""
 
+import dataclasses
 import functools
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from jaxbp.instrument._comparison import Finding, Worst
 from jaxbp.instrument._judge import ASKED, Numeric, disagreement, judge, worst_elements
-from jaxbp.instrument._numeric import Secants, ladder, secants, split
-from jaxbp.instrument._witnesses import Pullback, Traced, probes
+from jaxbp.instrument._kinds import Evidence
+from jaxbp.instrument._numeric import Secants, secants, split
+from jaxbp.instrument._witnesses import PROBES, Program, Pullback, probes
 
 _NUMERIC_LIMIT = 4096  # elements that `numeric=True` differentiates one by one
 
 
 class Testimony:
-    """The answers of both witnesses to every probe, in one dtype."""
+    """The answers of both witnesses to every probe, at one point and in one dtype."""
 
-    def __init__(self, program: Traced, paths: Sequence[str], seed: int):
-        self.program, self.paths, self.seed = program, paths, seed
-        self.leaves = program.manual.inputs
-        self.probes = probes(program.manual.avals, program.output_paths, seed)
-        self.manual = [program.manual(g) for g in self.probes]
-        self.auto = [program.auto(g) for g in self.probes]
+    def __init__(
+        self,
+        program: Program,
+        inputs: Sequence[Any],
+        paths: Sequence[str],
+        seed: int,
+        count: int = PROBES,
+    ):
+        self.program, self.inputs, self.paths = program, list(inputs), paths
+        self.seed, self.leaves = seed, program.leaves(inputs)
+        self.probes = probes(program.avals, program.output_paths, seed, count)
+        self.manual = [program.manual(inputs, g) for g in self.probes]
+        self.auto = [program.auto(inputs, g) for g in self.probes]
         # Of the leaves alone: what is cast down inside shows in the measured noise.
         units = [float(jnp.finfo(jnp.result_type(x)).eps) for x in self.leaves]
         self.unit = max(units, default=0.0)
@@ -56,18 +66,30 @@ class Testimony:
             for f in findings
         ]
 
+    def in_low_precision(self, exact: "Testimony") -> list[Finding]:
+        """Findings that a narrow dtype is for: its contract, overflow, accuracy."""
+        found = []
+        for k, path in enumerate(self.paths):
+            m, a = self.manual[0].cotangents[k], self.auto[0].cotangents[k]
+            finding = self._broken_contract(k, path)
+            lost = ~np.isfinite(m) & np.isfinite(a)
+            if finding is None and lost.any():
+                worst = worst_at(m, a, int(np.argmax(lost)))
+                message = f"not finite in {np.count_nonzero(lost)} elements"
+                finding = Finding("wrong", path, "", worst, "overflow", message)
+            finding = finding or self._accuracy(exact, k, Finding("right", path))
+            found.append(finding)
+        return found
+
     def numeric_gradient(self) -> list[np.ndarray]:
         """The numeric witness about the first probe; NaN where it was not asked."""
-        sizes = [np.size(leaf) for leaf in self.leaves]
-        asked = np.arange(sum(sizes))
-        if len(asked) > _NUMERIC_LIMIT:
-            asked = np.linspace(0, len(asked) - 1, _NUMERIC_LIMIT).astype(int)
-        real = np.concatenate(
-            [np.full(np.size(x), not jnp.iscomplexobj(x)) for x in self.leaves]
-        )
-        asked = asked[real[asked]]
-        values = np.full(sum(sizes), np.nan)
-        values[asked] = self._secants(0, asked).central
+        total = sum(np.size(leaf) for leaf in self.leaves)
+        values = np.full(total, np.nan)
+        asked = np.arange(total)
+        if total > _NUMERIC_LIMIT:
+            asked = np.linspace(0, total - 1, _NUMERIC_LIMIT).astype(int)
+        if self._can_ask_numeric:
+            values[asked] = self._secants(0, asked).central
         return split(values, self.leaves)
 
     def _beyond_rounding(self, k) -> tuple[int, np.ndarray] | None:
@@ -84,7 +106,7 @@ class Testimony:
         for c in np.argsort(-np.array(failing), kind="stable"):
             if not failing[c]:
                 return None
-            of_manual, of_auto = self._noise(int(c))
+            of_manual, of_auto = self.noise(int(c))
             noise = np.fmax(of_manual.cotangents[k], of_auto.cotangents[k])
             manual, auto = pairs[c]
             multiple = disagreement(manual, auto, self.unit, noise)
@@ -93,10 +115,12 @@ class Testimony:
         return None
 
     @functools.cache  # noqa: B019 - a Testimony lives as long as its comparison
-    def _noise(self, c: int) -> tuple[Pullback, Pullback]:
+    def noise(self, c: int) -> tuple[Pullback, Pullback]:
         """Rounding noise at probe c, the hand-written witness's and autodiff's."""
         witnesses = (self.program.manual, self.program.auto)
-        manual, auto = (w.noise(self.probes[c], self.seed) for w in witnesses)
+        manual, auto = (
+            w.noise(self.inputs, self.probes[c], self.seed) for w in witnesses
+        )
         return manual, auto
 
     def _value(self) -> list[Finding]:
@@ -111,11 +135,11 @@ class Testimony:
                 continue
             multiple = disagreement(m, a, self.unit)
             if multiple.any():
-                of_manual, of_auto = self._noise(0)
+                of_manual, of_auto = self.noise(0)
                 noise = np.fmax(of_manual.outputs[k], of_auto.outputs[k])
                 multiple = disagreement(m, a, self.unit, noise)
             if multiple.any():
-                worst = _worst(m, a, int(worst_elements(multiple)[0]))
+                worst = worst_at(m, a, int(worst_elements(multiple)[0]))
                 message = "fwd's value is not the primal's"
                 found.append(
                     Finding("broken-contract", "value", path, worst, message=message)
@@ -136,7 +160,7 @@ class Testimony:
     @functools.cached_property
     def _at_zero(self):
         zeros = [np.zeros_like(g) for g in self.probes[0]]
-        return self.program.manual(zeros).cotangents
+        return self.program.manual(self.inputs, zeros).cotangents
 
     def _leaf(self, k, path) -> Finding:
         beyond = self._beyond_rounding(k)
@@ -144,7 +168,8 @@ class Testimony:
             c, multiple = beyond
             m, a = self.manual[c].cotangents[k], self.auto[c].cotangents[k]
             numeric = self._numeric(c, k, worst_elements(multiple))
-            return judge(path, m, a, multiple, numeric, self.unit)
+            evidence = self._evidence(c, k)
+            return judge(path, m, a, multiple, numeric, self.unit, evidence)
         m, a = self.manual[0].cotangents[k], self.auto[0].cotangents[k]
         worst = self._largest_difference(k)
         if not np.isfinite(m).all() and not np.isfinite(a).all():
@@ -153,10 +178,16 @@ class Testimony:
         message = "" if m.size else "empty"
         return Finding("right", path, worst=worst, message=message)
 
+    def _evidence(self, c, k) -> Evidence:
+        others = dict(zip(self.paths, self.auto[c].cotangents, strict=True))
+        del others[self.paths[k]]
+        manual = [p.cotangents[k] for p in self.manual]
+        auto = [p.cotangents[k] for p in self.auto]
+        return Evidence(manual, auto, c, others)
+
     def _numeric(self, c, k, elements) -> Numeric | None:
         """The numeric witness at elements of leaf k; None where it can't be asked."""
-        leaf = self.leaves[k]
-        if jnp.result_type(leaf) != np.float64:
+        if not self._can_ask_numeric:
             return None
         start = sum(np.size(x) for x in self.leaves[:k])
         # As many elements at every leaf: one compiled program serves them all.
@@ -168,37 +199,29 @@ class Testimony:
         columns = (padded, s.central, s.error, low, high)
         return Numeric(*(column[: len(elements)] for column in columns))
 
+    @property
+    def _can_ask_numeric(self) -> bool:
+        return all(jnp.result_type(x) == np.float64 for x in self.leaves)
+
     def _secants(self, c, elements) -> Secants:
-        return secants(self._ladder, self.probes[c], self.leaves, elements)
-
-    @functools.cached_property
-    def _ladder(self):
-        def phi(cotangents, *leaves):
-            outs = self.program.auto.primal(*leaves)
-            terms = [g * out for g, out in zip(cotangents, outs, strict=True)]
-            value = sum(jnp.sum(t).real for t in terms)
-            return value, sum(jnp.sum(jnp.abs(t)) for t in terms)
-
-        return ladder(phi)
+        context = (self.inputs, self.probes[c])
+        return secants(self.program.ladder, context, self.leaves, elements)
 
     def _largest_difference(self, k) -> Worst | None:
         m, a = self.manual[0].cotangents[k], self.auto[0].cotangents[k]
         if not m.size:
             return None
         with np.errstate(all="ignore"):
-            return _worst(m, a, int(np.argmax(np.nan_to_num(np.abs(m - a)))))
+            return worst_at(m, a, int(np.argmax(np.nan_to_num(np.abs(m - a)))))
 
     def _accuracy(self, exact, k, finding) -> Finding:
-        errors = []
-        for mine, truth in zip(
-            (self.manual, self.auto), (exact.auto,) * 2, strict=True
-        ):
-            ulps = [
+        manual, auto = (
+            max(
                 _ulps(p.cotangents[k], t.cotangents[k])
-                for p, t in zip(mine, truth, strict=True)
-            ]
-            errors.append(np.max(ulps))
-        manual, auto = errors
+                for p, t in zip(answers, exact.auto, strict=True)
+            )
+            for answers in (self.manual, self.auto)
+        )
         if not manual > 8 * max(auto, 1.0):
             return finding
         dtype = self.manual[0].cotangents[k].dtype
@@ -206,12 +229,11 @@ class Testimony:
             f"in {dtype} off by {manual:.3g} units in the last place, autodiff by "
             f"{auto:.3g}"
         )
-        return Finding(
-            "less-accurate", finding.argument, "", finding.worst, "", message
-        )
+        return dataclasses.replace(finding, verdict="less-accurate", message=message)
 
 
-def _worst(m, a, element):
+def worst_at(m: np.ndarray, a: np.ndarray, element: int) -> Worst:
+    """Both values at a flat index."""
     index = tuple(int(i) for i in np.unravel_index(element, m.shape))
     return Worst(index, m.flat[element].item(), a.flat[element].item(), None)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxbp._jaxpr import evaluate, is_differentiable, trace, without_rules
 from jaxbp.instrument._noise import rounding_noise
+from jaxbp.instrument._numeric import ladder
 
 PROBES = 3
 
@@ -24,49 +25,98 @@ class Pullback(NamedTuple):
 
 
 class Witness:
-    """The VJP of a jaxpr, compiled once, and the rounding noise in it."""
+    """The VJP of a jaxpr in some of its inputs, compiled once, and its rounding noise.
 
-    def __init__(self, jaxpr: Any, inputs: Sequence[Any], outputs: Sequence[int]):
-        self.jaxpr, self.inputs, self.outputs = jaxpr, list(inputs), list(outputs)
-        self._pull = jax.jit(self._pullback)
+    `wrt` are the inputs that are differentiated, `outputs` the floating outputs: the
+    others have no cotangent.
+    """
 
-    def primal(self, *leaves: Any) -> list[jax.Array]:
-        """The floating outputs; the others have no cotangent."""
-        outs = evaluate(self.jaxpr, leaves)
+    def __init__(self, jaxpr: Any, wrt: Sequence[int], outputs: Sequence[int]):
+        self.jaxpr, self.wrt, self.outputs = jaxpr, list(wrt), list(outputs)
+        self._compiled = jax.jit(self.pullback)
+
+    def primal(self, inputs: Sequence[Any]) -> list[jax.Array]:
+        """The floating outputs."""
+        outs = evaluate(self.jaxpr, inputs)
         return [outs[k] for k in self.outputs]
 
-    def __call__(self, cotangents: Sequence[np.ndarray]) -> Pullback:
-        outs, bars = self._pull(self.inputs, self._like_outputs(cotangents))
+    def pullback(self, inputs: Sequence[Any], cotangents: Sequence[Any]):
+        """The floating outputs and the cotangents of the leaves `wrt`, traceable."""
+
+        def of_leaves(*leaves):
+            return self.primal(self.moved(inputs, leaves))
+
+        outs, back = jax.vjp(of_leaves, *(inputs[k] for k in self.wrt))
+        like = [jnp.asarray(g, o.dtype) for g, o in zip(cotangents, outs, strict=True)]
+        return outs, list(back(like))
+
+    def moved(self, inputs: Sequence[Any], leaves: Sequence[Any]) -> list[Any]:
+        """The inputs with these values on the differentiated leaves."""
+        inputs = list(inputs)
+        for k, leaf in zip(self.wrt, leaves, strict=True):
+            inputs[k] = leaf
+        return inputs
+
+    def __call__(self, inputs: Sequence[Any], cotangents: Sequence[Any]) -> Pullback:
+        outs, bars = self._compiled(list(inputs), list(cotangents))
         return Pullback([np.asarray(o) for o in outs], [np.asarray(b) for b in bars])
 
-    def noise(self, cotangents: Sequence[np.ndarray], seed: int) -> Pullback:
+    def noise(
+        self, inputs: Sequence[Any], cotangents: Sequence[Any], seed: int
+    ) -> Pullback:
         """Per element, what rounding alone can do to outputs and cotangents."""
-        args = (self.inputs, self._like_outputs(cotangents))
-        jaxpr = jax.make_jaxpr(self._pullback)(*args)
+        args = (list(inputs), list(cotangents))
+        jaxpr = jax.make_jaxpr(self.pullback)(*args)
         noise = rounding_noise(jaxpr, jax.tree.leaves(args), seed)
         return Pullback(noise[: len(self.outputs)], noise[len(self.outputs) :])
+
+
+@dataclass(frozen=True)
+class Program:
+    """A function traced at some arguments: its witnesses, and what they are asked.
+
+    `inputs` are the arrays that the traced function takes, the leaves `wrt` among them
+    are differentiated.
+    """
+
+    manual: Witness
+    auto: Witness
+    inputs: list[Any]
+    output_paths: list[str]
 
     @functools.cached_property
     def avals(self) -> list[jax.ShapeDtypeStruct]:
         """Shapes and dtypes of the floating outputs."""
-        return jax.eval_shape(self.primal, *self.inputs)
+        return jax.eval_shape(self.manual.primal, self.inputs)
 
-    def _pullback(self, leaves, cotangents):
-        outs, back = jax.vjp(self.primal, *leaves)
-        return outs, list(back(list(cotangents)))
+    def leaves(self, inputs: Sequence[Any]) -> list[Any]:
+        return [inputs[k] for k in self.manual.wrt]
 
-    def _like_outputs(self, cotangents):
-        pairs = zip(cotangents, self.avals, strict=True)
-        return [jnp.asarray(g, aval.dtype) for g, aval in pairs]
+    @functools.cached_property
+    def ladder(self) -> Callable[..., Any]:
+        """The numeric witness's program: the contraction with (inputs, cotangents)."""
 
+        def phi(context, *leaves):
+            inputs, cotangents = context
+            outs = self.auto.primal(self.auto.moved(inputs, leaves))
+            terms = [g * out for g, out in zip(cotangents, outs, strict=True)]
+            value = sum(jnp.sum(t).real for t in terms)
+            return value, sum(jnp.sum(jnp.abs(t)) for t in terms)
 
-class Traced(NamedTuple):
-    """A function traced at the caller's arguments: what there is to differentiate."""
+        return ladder(phi)
 
-    manual: Witness
-    auto: Witness
-    jaxpr: Any
-    output_paths: list[str]
+    def pullbacks(self, cotangents: Sequence[Any]) -> "Program":
+        """Both pullbacks of one cotangent as functions to be differentiated again."""
+
+        def witness(first: Witness) -> Witness:
+            def bars(*inputs):
+                return first.pullback(inputs, cotangents)[1]
+
+            jaxpr = jax.make_jaxpr(bars)(*self.inputs)
+            return Witness(jaxpr, first.wrt, range(len(first.wrt)))
+
+        paths = [f"cotangent of leaf {k}" for k in range(len(self.manual.wrt))]
+        return Program(witness(self.manual), witness(self.auto), self.inputs, paths)
 
 
 def traced(
@@ -74,18 +124,22 @@ def traced(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     reference: Callable[..., Any] | None,
-) -> Traced:
-    """Trace `f` once for both witnesses, and the `reference`, if there is one, too."""
-    program = trace(f, args, kwargs)
+    dynamic: Callable[[object], bool] = is_differentiable,
+) -> Program:
+    """Trace `f` once for both witnesses, and the `reference`, if there is one, too.
+
+    `dynamic` leaves are inputs of the traced program, all others constants in it.
+    """
+    program = trace(f, args, kwargs, dynamic=dynamic)
     outputs, paths = _floating_outputs(program)
-    manual = Witness(program.jaxpr, program.inputs, outputs)
+    wrt = [k for k, x in enumerate(program.inputs) if is_differentiable(x)]
+    manual = Witness(program.jaxpr, wrt, outputs)
     if reference is None:
         plain = without_rules(program.jaxpr)
     else:
-        other = trace(reference, args, kwargs)
+        other = trace(reference, args, kwargs, dynamic=dynamic)
         plain, outputs = other.jaxpr, _floating_outputs(other)[0]
-    auto = Witness(plain, program.inputs, outputs)
-    return Traced(manual, auto, program.jaxpr, paths)
+    return Program(manual, Witness(plain, wrt, outputs), program.inputs, paths)
 
 
 def in_float64(leaf: Any) -> Any:
@@ -98,7 +152,10 @@ def in_float64(leaf: Any) -> Any:
 
 
 def probes(
-    avals: Sequence[jax.ShapeDtypeStruct], paths: Sequence[str], seed: int
+    avals: Sequence[jax.ShapeDtypeStruct],
+    paths: Sequence[str],
+    seed: int,
+    count: int = PROBES,
 ) -> list[list[np.ndarray]]:
     """Random cotangents of uneven magnitude, seeded by the path of their output.
 
@@ -106,7 +163,7 @@ def probes(
     scalar is asked with 1 first: that pullback is its gradient.
     """
     found = []
-    for k in range(PROBES):
+    for k in range(count):
         pairs = zip(avals, paths, strict=True)
         found.append([_random(aval, path, (seed, k)) for aval, path in pairs])
     if len(avals) == 1 and not avals[0].shape:

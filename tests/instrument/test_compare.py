@@ -66,6 +66,7 @@ def test_a_right_rule_is_right():
         (lambda bar, res, y_bar: bar.at[1, 2].multiply(1.01), "wrong", ""),
         (lambda bar, res, y_bar: bar.at[1, 2].multiply(1 + 1e-9), "wrong", ""),
         (lambda bar, res, y_bar: bar + y_bar[:3], "wrong", ""),
+        (lambda bar, res, y_bar: res[1] * 0.3, "broken-contract", None),
         (lambda bar, res, y_bar: jnp.zeros_like(bar), "broken-contract", "missing"),
         (lambda bar, res, y_bar: None, "broken-contract", "missing"),
         (lambda bar, res, y_bar: bar + 1, "broken-contract", None),
@@ -77,6 +78,7 @@ def test_a_right_rule_is_right():
         "1 % of one element",
         "1e-9 of one element",
         "stray term",
+        "ignores its cotangent",
         "zeros",
         "None",
         "not zero at zero",
@@ -101,6 +103,21 @@ def test_the_worst_element_is_named_with_its_three_values():
     assert worst.manual == pytest.approx(1.01 * worst.auto, rel=1e-12)
     assert worst.numeric == pytest.approx(worst.auto, rel=1e-9)
     assert "1 of 9 elements differ" in finding.message
+
+
+def test_swapped_and_ignored_cotangents_are_named():
+    def swapped(res, g):
+        x, y = res
+        return x**2 * g, 2 * x * y * g
+
+    finding = compare(rule(lambda x, y: x**2 * y, swapped), W, W + 1.0).findings[1]
+    assert finding.kind == "swapped"
+    assert "[0]" in finding.message
+
+    def ignores(x, y_bar):
+        return (jnp.where(y_bar == 0, 0, jnp.cos(x)),)
+
+    assert compare(rule(jnp.sin, ignores), W).findings[0].kind == "ignored cotangent"
 
 
 def test_a_mean_where_a_sum_belongs_is_named():
@@ -351,7 +368,7 @@ def test_assert_gradients_raises_what_compare_prints():
         (
             lambda: compare(jnp.sin, 1.0, effort="huge"),  # pyright: ignore
             ValueError,
-            "jaxbp.compare: expected effort to be 'quick'; got 'huge'.",
+            "jaxbp.compare: expected effort to be 'quick' or 'full'; got 'huge'.",
         ),
     ],
 )

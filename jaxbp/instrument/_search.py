@@ -1,0 +1,140 @@
+"""effort="full" and order=2: the question asked elsewhere, and of the rule again."""
+
+import dataclasses
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxbp._jaxpr import is_differentiable
+from jaxbp.instrument._comparison import VERDICTS, Finding
+from jaxbp.instrument._judge import disagreement, worst_elements
+from jaxbp.instrument._points import is_data, points
+from jaxbp.instrument._testimony import Testimony, worst_at
+from jaxbp.instrument._variants import other_dtypes, other_lengths, transformed
+from jaxbp.instrument._witnesses import Pullback, in_float64, traced
+
+
+class Question(NamedTuple):
+    """What is compared: the function, its arguments, and how."""
+
+    f: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    reference: Callable[..., Any] | None
+    paths: Sequence[str]
+    surrogates: Collection[str]
+    seed: int
+
+
+def look_further(asked: Question, answers: Testimony) -> Iterator[list[Finding]]:
+    """Findings at other points, lengths, dtypes and under transformations, in turn.
+
+    What nobody can tell there is not held against the rule: those points are ours, not
+    the caller's.
+    """
+    yield _under_transformations(answers)
+    program = answers.program
+    for point in points(program.auto.jaxpr, answers.inputs, asked.seed):
+        there = Testimony(program, point.inputs, asked.paths, asked.seed, count=1)
+        yield _named(there.findings(asked.surrogates), point.name)
+    for variant in other_lengths(asked.args, asked.kwargs):
+        with jax.enable_x64(True):
+            try:
+                wide_args, wide_kwargs = jax.tree.map(in_float64, variant[1:])
+                other = traced(asked.f, wide_args, wide_kwargs, asked.reference)
+                there = Testimony(other, other.inputs, asked.paths, asked.seed, count=1)
+            except Exception:  # not a length that the function takes
+                continue
+            yield _named(there.findings(asked.surrogates), variant.name)
+
+
+def look_at_dtypes(asked: Question, answers: Testimony) -> Iterator[list[Finding]]:
+    """Findings in each narrower dtype: contract, overflow, accuracy."""
+    for variant in other_dtypes(asked.args, asked.kwargs):
+        try:
+            narrow = traced(asked.f, variant.args, variant.kwargs, asked.reference)
+            there = Testimony(narrow, narrow.inputs, asked.paths, asked.seed, count=1)
+        except Exception:  # not a dtype that the function takes
+            continue
+        with jax.enable_x64(True):
+            leaves = [in_float64(x) for x in there.leaves]
+            inputs = answers.program.manual.moved(answers.inputs, leaves)
+            exact = Testimony(answers.program, inputs, asked.paths, asked.seed, count=1)
+        yield _named(there.in_low_precision(exact), variant.name)
+
+
+def look_again(asked: Question, answers: Testimony) -> list[Finding]:
+    """Second order: the hand-written pullback differentiated, against autodiff's."""
+    try:
+        second = answers.program.pullbacks(answers.probes[-1])
+        there = Testimony(second, answers.inputs, asked.paths, asked.seed, count=2)
+    except Exception as error:
+        reason = str(error).split("\n")[0]
+        message = f"second order: the rule cannot be differentiated again: {reason}"
+        return [Finding("unproven", path, message=message) for path in asked.paths]
+    return _named(there.findings(asked.surrogates), "second order")
+
+
+def worse(old: list[Finding], new: list[Finding], *, ours: bool) -> list[Finding]:
+    """Of two findings on a leaf the worse; of `ours` the unproven does not count."""
+    by_path = {finding.argument: finding for finding in new}
+    merged = [_worse(f, by_path.pop(f.argument, f), ours) for f in old]
+    values = [f for f in by_path.values() if f.argument == "value"]
+    return [*values, *merged]
+
+
+def _worse(old, new, ours):
+    if ours and new.verdict == "unproven":
+        return old
+    return min(old, new, key=lambda finding: VERDICTS.index(finding.verdict))
+
+
+def _named(findings, where):
+    return [
+        dataclasses.replace(f, message=f"{where}: {f.message}")
+        if f.verdict != "right"
+        else f
+        for f in findings
+    ]
+
+
+def _under_transformations(answers: Testimony) -> list[Finding]:
+    """broken-contract where vmap, scan or remat change the hand-written pullback."""
+    program, cotangents = answers.program, answers.probes[-1]
+    plain = answers.manual[-1]
+    found = []
+    results = transformed(program.manual, answers.inputs, cotangents)
+    for name, result in results.items():
+        if isinstance(result, Pullback):
+            found += _changed(answers, plain, result, name)
+            continue
+        of_auto = transformed(program.auto, answers.inputs, cotangents)[name]
+        if isinstance(of_auto, Pullback):
+            reason = str(result).split("\n")[0]
+            message = f"{name} raises, of autodiff it does not: {reason}"
+            found += [
+                Finding("broken-contract", path, message=message)
+                for path in answers.paths
+            ]
+    return found
+
+
+def _changed(answers, plain, result, name):
+    found = []
+    triples = zip(answers.paths, plain.cotangents, result.cotangents, strict=True)
+    for k, (path, before, after) in enumerate(triples):
+        multiple = disagreement(after, before, answers.unit)
+        if multiple.any():
+            noise = answers.noise(len(answers.probes) - 1)[0].cotangents[k]
+            multiple = disagreement(after, before, answers.unit, noise)
+        if multiple.any():
+            worst = worst_at(after, before, int(worst_elements(multiple)[0]))
+            message = f"under {name} another gradient than without"
+            found.append(Finding("broken-contract", path, "", worst, message=message))
+    return found
+
+
+def varied(leaf: Any) -> bool:
+    """Leaves that `effort="full"` varies: the differentiated, and arrays of data."""
+    return is_differentiable(leaf) or is_data(leaf)
