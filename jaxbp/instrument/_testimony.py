@@ -169,7 +169,11 @@ class Testimony:
             m, a = self.manual[c].cotangents[k], self.auto[c].cotangents[k]
             numeric = self._numeric(c, k, worst_elements(multiple))
             evidence = self._evidence(c, k)
-            return judge(path, m, a, multiple, numeric, self.unit, evidence)
+            finding = judge(path, m, a, multiple, numeric, self.unit, evidence)
+            if finding.verdict == "kink" and not self._is_subgradient(c, k, multiple):
+                message = "at a kink, but no subgradient: along a line it is too steep"
+                return dataclasses.replace(finding, verdict="wrong", message=message)
+            return finding
         m, a = self.manual[0].cotangents[k], self.auto[0].cotangents[k]
         worst = self._largest_difference(k)
         if not np.isfinite(m).all() and not np.isfinite(a).all():
@@ -177,6 +181,26 @@ class Testimony:
             return Finding("unproven", path, worst=worst, message=message)
         message = "" if m.size else "empty"
         return Finding("right", path, worst=worst, message=message)
+
+    def _is_subgradient(self, c, k, multiple) -> bool:
+        """Whether M is possible along lines through all differing elements at once.
+
+        At a tie every element may have a derivative of its own choice, all together may
+        not: a maximum's gradient sums to 1.
+        """
+        m, scale = self.manual[c].cotangents[k], np.max(np.abs(self.leaves[k]))
+        rng = np.random.default_rng(self.seed)
+        for weights in (np.ones(m.shape), rng.uniform(0.5, 1.5, m.shape)):
+            direction = np.where(multiple > 0, weights * (scale or 1.0), 0.0)
+            directions = [np.zeros(np.shape(x)) for x in self.leaves]
+            directions[k] = direction
+            context = (self.inputs, self.probes[c], directions)
+            s = secants(self.program.along, context, [np.zeros(())])
+            low, high = sorted((s.left[0], s.right[0]))
+            slack = 4 * (s.left_error[0] + s.right_error[0])
+            if not low - slack <= np.sum(m * direction) <= high + slack:
+                return False
+        return True
 
     def _evidence(self, c, k) -> Evidence:
         others = dict(zip(self.paths, self.auto[c].cotangents, strict=True))

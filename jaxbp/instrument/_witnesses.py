@@ -99,11 +99,28 @@ class Program:
         def phi(context, *leaves):
             inputs, cotangents = context
             outs = self.auto.primal(self.auto.moved(inputs, leaves))
-            terms = [g * out for g, out in zip(cotangents, outs, strict=True)]
-            value = sum(jnp.sum(t).real for t in terms)
-            return value, sum(jnp.sum(jnp.abs(t)) for t in terms)
+            return self._contracted(cotangents, outs)
 
         return ladder(phi)
+
+    @functools.cached_property
+    def along(self) -> Callable[..., Any]:
+        """The same along a line: context (inputs, cotangents, directions), leaf t."""
+
+        def phi(context, t):
+            inputs, cotangents, directions = context
+            pairs = zip(self.leaves(inputs), directions, strict=True)
+            inputs = self.auto.moved(inputs, [x + t * d for x, d in pairs])
+            outs = self.auto.primal(inputs)
+            return self._contracted(cotangents, outs)
+
+        return ladder(phi)
+
+    def _contracted(self, cotangents, outs):
+        """What is differentiated numerically, and the magnitude it is rounded at."""
+        terms = [g * out for g, out in zip(cotangents, outs, strict=True)]
+        value = sum(jnp.sum(t).real for t in terms)
+        return value, sum(jnp.sum(jnp.abs(t)) for t in terms)
 
     def pullbacks(self, cotangents: Sequence[Any]) -> "Program":
         """Both pullbacks of one cotangent as functions to be differentiated again."""

@@ -157,6 +157,22 @@ def test_a_choice_at_a_kink_is_no_mistake():
     assert compare(three_at_zero, x[:1]).verdict == "wrong"
 
 
+def test_choices_at_a_tie_have_to_fit_together():
+    tied = jnp.array([2.0, 1.0, 2.0])
+
+    def largest(share):
+        def bwd(x, y_bar):
+            ties = (x == x.max()).astype(x.dtype)
+            return (y_bar * share(ties),)
+
+        return rule(jnp.max, bwd)
+
+    first = compare(largest(lambda t: t * jnp.array([1.0, 0.0, 0.0])), tied)
+    assert first.verdict == "kink"
+    assert compare(largest(lambda t: t), tied).verdict == "wrong"
+    assert compare(largest(lambda t: t / t.sum()), tied).verdict == "right"
+
+
 def test_a_rule_that_rescues_a_bad_point_of_autodiff_is_told_from_a_wrong_one():
     def energy(x):
         return jnp.linalg.norm(x) ** 2
