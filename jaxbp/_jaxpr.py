@@ -30,6 +30,8 @@ Eqn = Any
 Visit = Callable[[Eqn, list[Any], list[Any]], Sequence[Any]]
 
 _JAX = os.path.dirname(jax.__file__) + os.sep
+_HERE = os.path.dirname(__file__)
+_INSTRUMENT = {_HERE, os.path.join(_HERE, "instrument")}  # their lines call nothing
 _INLINED = {"jit", "pjit", "remat2", "checkpoint", "closed_call", "core_call"}
 _INLINED |= {"eval_jaxpr"}
 
@@ -177,6 +179,33 @@ def primal(eqn: Eqn, inputs: Sequence[Any] | None = None) -> tuple[Jaxpr, list[A
     return prim.traced.jaxpr, inputs
 
 
+def argument_names(eqn: Eqn) -> list[str]:
+    """What a rule's own function calls its flat inputs (`x`, `p['w']`).
+
+    "" for a value that the function closes over; their number, where none is known.
+    """
+    params, body = eqn.params, primal(eqn)[0]
+    thunk = params.get("fwd_jaxpr_thunk")
+    names = getattr(getattr(thunk, "debug_info", None), "arg_names", None)
+    names = names or body.jaxpr.debug_info.arg_names or ()
+    count = len(eqn.invars)
+    if not names or len(names) > count:
+        return [f"[{k}]" for k in range(count)]
+    return [""] * (count - len(names)) + [str(name) for name in names]
+
+
+def closed_over(eqn: Eqn) -> int:
+    """How many of a rule's inputs, the first ones, it has no derivative in.
+
+    They are arrays that its function closes over.
+    """
+    prim = eqn.params.get("_prim")
+    if hasattr(prim, "drop_fwd_consts"):
+        consts, fwd_consts, *_ = prim.in_tree.unflatten(eqn.invars)
+        return len(jax.tree.leaves((consts, fwd_consts)))
+    return eqn.params.get("num_consts", 0)
+
+
 def out_of_reach(jaxpr: Jaxpr) -> list[str]:
     """Hand-written rules that `without_rules` cannot remove, one line each.
 
@@ -261,8 +290,14 @@ def _path(source: str | None) -> str:
 
 
 def site_of(eqn: Eqn) -> str:
+    """Where the user's code asked for an equation, `file:line`.
+
+    "" if unknown, as where the function asked about is itself the rule or primitive.
+    """
     frame = source_info_util.user_frame(eqn.source_info.traceback)
-    return f"{frame.file_name}:{frame.start_line}" if frame else ""
+    if frame is None or os.path.dirname(frame.file_name) in _INSTRUMENT:
+        return ""
+    return f"{frame.file_name}:{frame.start_line}"
 
 
 _RULE_CALLS = {f"custom_{k}.__call__" for k in ("vjp", "jvp", "vjp3", "jvp3")}
@@ -371,6 +406,17 @@ def bodies(eqn: Eqn) -> Iterator[Jaxpr]:
     """
     with _inside(eqn):
         yield from [primal(eqn)[0]] if as_rule(eqn) else _jaxprs_of(eqn)
+
+
+def is_call(eqn: Eqn) -> bool:
+    """Whether an equation is its body and nothing more: jit, remat."""
+    return eqn.primitive.name in _INLINED
+
+
+def is_from_jax(jaxpr: Jaxpr) -> bool:
+    """Whether the traced function is one of JAX's own, such as `jnp.where`."""
+    info = getattr(jaxpr, "jaxpr", jaxpr).debug_info
+    return _path(info.func_src_info).startswith(_JAX)
 
 
 def live(jaxpr: Jaxpr) -> Jaxpr:
