@@ -1,0 +1,183 @@
+"""The command line: compare, audit and cost of a function, and doctor."""
+
+import argparse
+import contextlib
+import functools
+import importlib
+import io
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
+
+_VERBS = {
+    "compare": "hold a hand-written gradient against autodiff's",
+    "audit": "the same, of every hand-written rule inside a function",
+    "cost": "what a hand-written gradient buys: time, memory, FLOPs",
+}
+_EXIT = "exit codes: 0 ok, 1 the answer is not ok, 2 the question could not be asked"
+_ARGS = (
+    "a function without arguments, which returns those of FUNCTION: a tuple of "
+    "positional ones, or a dict of keyword ones"
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 where the answer is ok, 1 where it is not, 2 where nothing could be asked."""
+    for stream in (sys.stdout, sys.stderr):
+        # × and – must not end a run in a terminal that has no letters for them.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    options = _parser().parse_args(arguments)
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    answer = _doctor() if options.verb == "doctor" else _ask(options)
+    text = json.dumps(answer.to_dict(), indent=2) if options.json else str(answer)
+    print(text)
+    return 0 if getattr(answer, "ok", True) else 1  # a cost is neither ok nor not
+
+
+def _ask(options: argparse.Namespace) -> Any:
+    """The verb's answer about the function at its arguments."""
+    f = _function("FUNCTION", options.function)
+    make_args = _function("--args", options.args)
+    settings = _settings(options)
+    with _blame(options.args, options.verb):
+        made = make_args()
+    args, kwargs = _arguments(options.args, made)
+    with _blame(options.function, options.verb):
+        return _verb(options.verb)(f, *args, kwargs=kwargs, **settings)
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The options of the verb that were given; its own defaults stand for the rest."""
+    names = ("seed", "effort", "numeric", "accuracy", "rounds")
+    given = {name: getattr(options, name, None) for name in names}
+    if getattr(options, "reference", None):
+        given["reference"] = _function("--reference", options.reference)
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _verb(name: str) -> Callable[..., Any]:
+    return getattr(importlib.import_module(f"jaxbp.instrument._{name}"), name)
+
+
+def _doctor() -> Any:
+    return importlib.import_module("jaxbp._doctor").examine()
+
+
+@contextlib.contextmanager
+def _blame(target: str, verb: str) -> Iterator[None]:
+    """An error of the user's code with its traceback, one of the verb's without."""
+    try:
+        yield
+    except Exception as error:
+        if str(error).startswith(f"jaxbp.{verb}:"):
+            print(error, file=sys.stderr)
+            raise SystemExit(2) from None
+        traceback.print_exception(error)
+        _fail(f"{target} raised {type(error).__name__}; see above.")
+
+
+def _function(option: str, target: str) -> Callable[..., Any]:
+    """The function that `package.module:function` names."""
+    name, colon, path = target.partition(":")
+    if not (name and colon and path):
+        _fail(f"expected {option} to be package.module:function; got {target}.")
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name + ".").startswith(error.name + "."):
+            traceback.print_exc()
+            _fail(f"importing {name} raised ModuleNotFoundError; see above.")
+        _fail(
+            f"expected {option} to be in a module that can be imported from "
+            f"{os.getcwd()}; got {target}: there is no module {error.name}."
+        )
+    except Exception as error:
+        traceback.print_exc()
+        _fail(f"importing {name} raised {type(error).__name__}; see above.")
+    try:
+        found = functools.reduce(getattr, path.split("."), module)
+    except AttributeError as error:
+        _fail(f"expected {option} to be a function of {name}; got {target}: {error}.")
+    if not callable(found):
+        got = f"{target}, of type {type(found).__name__}"
+        _fail(f"expected {option} to be a function; got {got}.")
+    return found
+
+
+def _arguments(option: str, made: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(made, dict) and all(isinstance(key, str) for key in made):
+        return (), made
+    if isinstance(made, tuple):
+        return made, {}
+    _fail(
+        "expected --args to return a tuple of positional arguments or a dict of "
+        f"keyword ones; got {type(made).__name__} from {option}."
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        _fail(f"{message.removeprefix('argument ')}; see jaxbp --help.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser("jaxbp", description=__doc__, epilog=_EXIT, allow_abbrev=False)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for verb, summary in _VERBS.items():
+        sub = verbs.add_parser(
+            verb, help=summary, description=summary, epilog=_EXIT, allow_abbrev=False
+        )
+        _add_options(verb, sub.add_argument)
+    sub = verbs.add_parser(
+        "doctor", help="what JAX finds here, and what is not installed"
+    )
+    _add_json(sub.add_argument)
+    return parser
+
+
+def _add_options(verb: str, add: Callable[..., Any]) -> None:
+    add("function", metavar="FUNCTION", help="package.module:function")
+    add("--args", required=True, metavar="package.module:make_args", help=_ARGS)
+    if verb != "audit":
+        add(
+            "--reference",
+            metavar="package.module:function",
+            help="a function of the same arguments to stand in autodiff's place",
+        )
+    if verb == "compare":
+        add("--effort", metavar="EFFORT", help="quick, the point given, or full")
+        add(
+            "--numeric",
+            action="store_const",
+            const=True,
+            help="ask a numeric derivative about every element",
+        )
+        add(
+            "--accuracy",
+            action="store_const",
+            const=True,
+            help="not ok where less accurate than autodiff in the arguments' dtype",
+        )
+    if verb == "cost":
+        add("--rounds", type=int, metavar="N", help="how often both are run (11)")
+    else:
+        add("--seed", type=int, metavar="N", help="of the random cotangents (0)")
+    _add_json(add)
+
+
+def _add_json(add: Callable[..., Any]) -> None:
+    add("--json", action="store_true", help="print JSON in place of the table")
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"jaxbp: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
