@@ -3,6 +3,7 @@
 import argparse
 import ast
 import io
+import itertools
 import math
 import os
 import pathlib
@@ -40,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("experiments: interrupted.", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader has seen enough: end as other tools do
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13
 
 
 def summary(name: str) -> str:
@@ -55,24 +59,34 @@ def _run(names: Sequence[str], options: argparse.Namespace) -> int:
     from experiments.errata import collect, wrong
 
     started = time.monotonic()
+
+    def write(name, report):
+        try:
+            return _results.write(options.out, name, report)
+        except OSError as error:
+            why = error.strerror or error
+            file = error.filename2 or error.filename or options.out
+            _fail(f"expected {file} to be a file to write; got an error: {why}.")
+
     try:
         _results.check_folder(options.out)
     except OSError as error:
         why = error.strerror or error
         _fail(f"expected --out to be a folder to write in; got {options.out}: {why}.")
     console = Console(highlight=False, markup=False)
+    console.width = max(console.width, _NARROWEST)
     _terminal.print_legend(console)
     reports, written = {}, []
     for name in SYSTEMS if "errata" in names else names:
         reports[name] = report = _one(name, options)
         if name in names:
-            paths = _results.write(options.out, name, report)
+            paths = write(name, report)
             written += paths
             shown = _shown(paths[0])
             _terminal.print_report(console, summary(name), report, shown)
     found = [row for report in reports.values() for row in wrong(report.rows)]
     if "errata" in names:
-        written += _results.write(options.out, "errata", collect(reports))
+        written += write("errata", collect(reports))
     _terminal.print_errata(console, found)
     good = _terminal.print_summary(console, reports)
     seconds = time.monotonic() - started
@@ -113,13 +127,24 @@ def _value(option: str, kind: type, expected: str, allowed: Callable) -> Callabl
     return parse
 
 
+_NARROWEST = 72  # columns, below which a table would lose some of its own
+_MOST = 1_000_000  # epochs, and weights: what a loop on one machine finishes
+
 _SIZE = _value("--sizes", int, "integers of at least 1", lambda n: n >= 1)
 _RATE = _value(
     "--learning-rate", float, "a positive number", lambda x: 0 < x < math.inf
 )
 _LOSS = _value("--loss-below", float, "a number from 0 on", lambda x: 0 <= x < math.inf)
-_EPOCHS = _value("--epochs", int, "an integer from 0 on", lambda n: 0 <= n < 2**31)
+_EPOCHS = _value(
+    "--epochs", int, f"an integer from 0 to {_MOST:,}", lambda n: 0 <= n <= _MOST
+)
 _SEED = _value("--seed", int, "an integer from 0 to 2³²−1", lambda n: 0 <= n < 2**32)
+
+
+def _folder(text: str) -> pathlib.Path:
+    if not text:
+        _fail("expected --out to be a folder to write in; got an empty name.")
+    return pathlib.Path(text)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -139,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--list", action="store_true", help="say what there is, and stop")
     add(
         "--out",
-        type=pathlib.Path,
+        type=_folder,
         default=_HERE.parent / "results",
         metavar="DIR",
         help="where to write JSON and figures (results/)",
@@ -184,6 +209,10 @@ def _check_sizes(sizes: Sequence[int]) -> None:
         got = " ".join(map(str, sizes))
         why = "XOR has two inputs and one output"
         _fail(f"expected --sizes to start with 2 and end with 1; got {got}: {why}.")
+    weights = sum(i * o for i, o in itertools.pairwise(sizes))
+    if weights > _MOST:
+        expected = f"expected --sizes to make at most {_MOST:,} weights"
+        _fail(f"{expected}; got {weights:,}: choose smaller layers.")
 
 
 def _fail(message: str) -> NoReturn:

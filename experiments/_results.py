@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROOT = pathlib.Path(__file__).parent.parent
-DEFAULT = ROOT / "results"
 _LIBRARIES = ("jax", "jaxlib", "numpy")
 _COLUMNS = ("system", "quantity", "published", "published_formula")
 _COLUMNS += ("manual", "auto", "numeric", "verdict", "note")

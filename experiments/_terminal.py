@@ -123,7 +123,7 @@ def _agree(row: Row) -> bool:
 
 
 def _close(a: float, b: float, tolerance: float) -> bool:
-    return a == b or abs(a - b) <= tolerance
+    return a == b or abs(a - b) <= tolerance or (math.isnan(a) and math.isnan(b))
 
 
 def _largest(rows: Iterable[Row]) -> tuple[float, float]:

@@ -92,6 +92,8 @@ def argument_error(
 
 def describe(value: object) -> str:
     """``float32 (3, 4)`` for an array, the type's name for anything else."""
+    if value is None:
+        return "None"
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{value.dtype} {tuple(value.shape)}"  # pyright: ignore
     return f"{type(value).__name__} {value!r}"
@@ -103,6 +105,8 @@ def _is_scalar(value: object) -> bool:
 
 
 def _is_floating(value: object) -> bool:
+    if value is None:  # which JAX takes for a float in places
+        return False
     try:
         return jnp.issubdtype(jnp.result_type(value), jnp.floating)  # pyright: ignore
     except (TypeError, ValueError):

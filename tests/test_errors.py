@@ -97,22 +97,53 @@ def _params(*shapes):
                 _params(((3, 1), (1,))), (jnp.ones((0, 3)), jnp.ones((0, 1)))
             ),
             ValueError,
-            "jaxbp.mlp.loss: expected x to be at least one example; got (0, 3).",
+            "jaxbp.mlp.loss: expected x to be a batch of at least one example; got "
+            "shape (0, 3).",
         ),
         (
             lambda: nets.mlp((3, 2, 1)).forward(
                 _params(((3, 1), (1,))), jnp.ones((4, 3))
             ),
             ValueError,
-            "jaxbp.mlp: expected params to be a tuple of 2 layers; got 1.",
+            "jaxbp.mlp.forward: expected params to be a tuple of 2 layers; got a tuple "
+            "of 1.",
+        ),
+        (
+            lambda: nets.mlp((3, 1)).forward({"w": 1}, jnp.ones((4, 3))),
+            ValueError,
+            "jaxbp.mlp.forward: expected params to be a tuple of 1 layers; got a dict.",
+        ),
+        (
+            lambda: nets.mlp((3, 1)).forward(
+                _params(((3, 1), (1,))), jnp.ones((4, 3), int)
+            ),
+            TypeError,
+            "jaxbp.mlp.forward: params[0]: expected x to be floating-point numbers; "
+            "got int64 (4, 3): cast it: jnp.asarray(x, dtype=float).",
+        ),
+        (
+            lambda: nets.mlp((3, 1)).loss(_params(((3, 1), (1,))), jnp.ones((4, 3))),
+            TypeError,
+            "jaxbp.mlp.loss: expected batch to be a pair (x, y); got float64 (4, 3).",
+        ),
+        (
+            lambda: nets.mlp(4),  # pyright: ignore[reportArgumentType]
+            TypeError,
+            "jaxbp.mlp: expected sizes to be a sequence of lengths; got int 4.",
+        ),
+        (
+            lambda: ops.sigmoid(None),  # pyright: ignore[reportArgumentType]
+            TypeError,
+            "jaxbp.sigmoid: expected x to be floating-point numbers; got None: cast "
+            "it: jnp.asarray(x, dtype=float).",
         ),
         (
             lambda: nets.mlp((3, 2, 1)).forward(
                 _params(((3, 2), (2,)), ((1, 2), (1,))), jnp.ones((4, 3))
             ),
             ValueError,
-            "jaxbp.mlp: params[1]: expected w (2, 1), b (1,); got w (1, 2), b (1,): "
-            "w's first axis is 1, not 2.",
+            "jaxbp.mlp.forward: params[1]: expected w (2, 1), b (1,); got w (1, 2), "
+            "b (1,): w's first axis is 1, not 2.",
         ),
     ],
 )

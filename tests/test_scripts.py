@@ -50,7 +50,7 @@ def test_set_up_happens_once_and_from_any_directory(clone, tmp_path):
     assert first.returncode == 0, first.stderr
     assert "setting up .venv with Python 3.11 (once" in first.stdout
     assert "constraint scripts/constraints/python3.11.txt" in first.stdout
-    assert "running: -m experiments t1" in first.stdout
+    assert "running: -P -m experiments t1" in first.stdout
     second = _run(clone, "test", python, "-k", "one")
     assert second.stdout == "running: -m pytest -k one\n"
     (clone / "pyproject.toml").write_text("changed")

@@ -1,17 +1,18 @@
 """The multilayer network, hand-written from the loss to the input."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.ad_checkpoint import checkpoint_name as wire
 from jaxtyping import Array, Float
 
 from jaxbp import ops
-from jaxbp._errors import argument_error, check_shapes, describe
+from jaxbp._errors import argument_error, as_floats, check_shapes, describe
 
 _ACTIVATIONS = ("identity", "sigmoid", "softmax")
 _LOSSES = (
@@ -89,15 +90,7 @@ def mlp(
     Source: Nielsen, *Neural Networks and Deep Learning*, ch. 2, BP1–BP4; Glorot and
         Bengio (2010), eq. 16.
     """
-    for k, size in enumerate(sizes):
-        if not isinstance(size, int) or isinstance(size, bool):
-            name, got = f"sizes[{k}]", describe(size)
-            raise argument_error("mlp", name, "an integer", got, kind=TypeError)
-        if size < 1:
-            raise argument_error("mlp", f"sizes[{k}]", "at least 1", size)
-    if len(sizes) < 2:
-        expected = "an input and an output length at least"
-        raise argument_error("mlp", "sizes", expected, tuple(sizes))
+    sizes = _checked_sizes(sizes)
     for argument, value, known in (
         ("activation", activation, _ACTIVATIONS),
         ("output", output, _ACTIVATIONS),
@@ -106,9 +99,25 @@ def mlp(
     ):
         if value not in known:
             raise argument_error("mlp", argument, f"one of {', '.join(known)}", value)
-    spec = _Spec(tuple(sizes), activation, output, loss, bool(bias), reduction)
+    spec = _Spec(sizes, activation, output, loss, bool(bias), reduction)
     functions = (_init, _forward, _public_loss, _loss_fwd, _loss_bwd)
     return Net(*(_of(spec, f, n) for f, n in zip(functions, Net._fields, strict=True)))
+
+
+def _checked_sizes(sizes) -> tuple[int, ...]:
+    if not isinstance(sizes, Sequence) or isinstance(sizes, str):
+        expected, got = "a sequence of lengths", describe(sizes)
+        raise argument_error("mlp", "sizes", expected, got, kind=TypeError)
+    for k, size in enumerate(sizes):
+        if not isinstance(size, (int, np.integer)) or isinstance(size, bool):
+            name, got = f"sizes[{k}]", describe(size)
+            raise argument_error("mlp", name, "an integer", got, kind=TypeError)
+        if size < 1:
+            raise argument_error("mlp", f"sizes[{k}]", "at least 1", size)
+    if len(sizes) < 2:
+        expected = "an input and an output length at least"
+        raise argument_error("mlp", "sizes", expected, tuple(sizes))
+    return tuple(map(int, sizes))
 
 
 def _of(spec: _Spec, function: Callable, name: str) -> Callable:
@@ -131,19 +140,23 @@ def _forward(
     spec: _Spec, params, x: Float[Array, "*n i"], *, key=None, train: bool = False
 ) -> Float[Array, "*n o"]:
     del key, train  # no layer is random, none behaves otherwise in training
-    _check_params(spec, params)
+    x = _checked_params(spec, "mlp.forward", params, x)
     check_shapes("mlp.forward", f"x (*n, {spec.sizes[0]})", x=x)
     return _links(spec, params, x)[0]
 
 
 def _public_loss(spec: _Spec, params, batch, *, key=None) -> Float[Array, ""]:
     del key
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        expected, got = "a pair (x, y)", describe(batch)
+        raise argument_error("mlp.loss", "batch", expected, got, kind=TypeError)
     x, y = batch
-    _check_params(spec, params)
+    x = _checked_params(spec, "mlp.loss", params, x)
     i, o = spec.sizes[0], spec.sizes[-1]
     check_shapes("mlp.loss", f"x (*n, {i}), y (*n, {o})", x=x, y=y)
     if 0 in jnp.shape(x):
-        raise argument_error("mlp.loss", "x", "at least one example", jnp.shape(x))
+        expected, got = "a batch of at least one example", f"shape {jnp.shape(x)}"
+        raise argument_error("mlp.loss", "x", expected, got)
     if not jnp.issubdtype(jnp.result_type(y), jnp.floating):
         y = jnp.asarray(y).astype(jnp.result_type(x))
     return _loss(spec, params, x, y)
@@ -207,15 +220,21 @@ def _rule(name: str, side: str) -> Callable[..., Any]:
     return getattr(ops, f"{name}_{side}")
 
 
-def _check_params(spec, params):
+def _checked_params(spec, function, params, x) -> jax.Array:
+    """x as an array, after a look at the parameters: structure, shapes, one dtype."""
     layers = list(zip(spec.sizes, spec.sizes[1:], strict=False))
     names = ["w", "b"] if spec.bias else ["w"]
-    if len(params) != len(layers):
+    if not isinstance(params, (tuple, list)) or len(params) != len(layers):
         expected = f"a tuple of {len(layers)} layers"
-        raise argument_error("mlp", "params", expected, len(params))
+        held = isinstance(params, (tuple, list))
+        got = f"a tuple of {len(params)}" if held else f"a {type(params).__name__}"
+        raise argument_error(function, "params", expected, got)
     for k, (layer, (i, o)) in enumerate(zip(params, layers, strict=True)):
-        if sorted(layer) != sorted(names):
+        if not isinstance(layer, Mapping) or sorted(layer) != sorted(names):
             expected = f"a dict with {' and '.join(names)}"
-            raise argument_error("mlp", f"params[{k}]", expected, sorted(layer))
+            got = sorted(layer) if isinstance(layer, Mapping) else describe(layer)
+            raise argument_error(function, f"params[{k}]", expected, got)
         expected = f"w ({i}, {o}), b ({o},)" if spec.bias else f"w ({i}, {o})"
-        check_shapes(f"mlp: params[{k}]", expected, **layer)
+        check_shapes(f"{function}: params[{k}]", expected, **layer)
+        x = as_floats(f"{function}: params[{k}]", **layer, x=x)[-1]
+    return x

@@ -42,9 +42,16 @@ COLUMNS += ["manual", "auto", "numeric", "verdict", "note"]
         (["--sizes", "2"], "expected --sizes to start with 2 and end with 1; got 2:"),
         (
             ["--epochs", "-1"],
-            "expected --epochs to be an integer from 0 on; got -1.",
+            "expected --epochs to be an integer from 0 to 1,000,000; got -1.",
         ),
-        (["--epochs", "1.5"], "expected --epochs to be an integer from 0 on; "),
+        (["--epochs", "1.5"], "expected --epochs to be an integer from 0 to 1,000,00"),
+        (["--epochs", "2147483647"], "expected --epochs to be an integer from 0 to 1"),
+        (
+            ["t11", "--sizes", "2", "99999999999", "1"],
+            "expected --sizes to make at most 1,000,000 weights; got 299,999,999,997: "
+            "choose smaller layers.",
+        ),
+        (["--out", ""], "expected --out to be a folder to write in; got an empty name"),
         (
             ["--learning-rate", "nan"],
             "expected --learning-rate to be a positive number; got nan.",
@@ -72,6 +79,17 @@ def test_bad_requests_are_one_line(capsys, arguments, message):
     assert out == ""
     assert err.startswith(f"experiments: {message}")
     assert err.count("\n") == 1
+
+
+def test_a_file_that_cannot_be_replaced_is_named(capsys, tmp_path):
+    (tmp_path / "t7.json").mkdir()
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["t7", "--out", str(tmp_path)])
+    assert stopped.value.code == 2
+    _, err = capsys.readouterr()
+    assert err.startswith("experiments: expected ")
+    assert "t7.json to be a file to write" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["t7.json"]
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_work(
