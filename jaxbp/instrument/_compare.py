@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp._errors import argument_error, describe
-from jaxbp._jaxpr import find_rules, is_differentiable, out_of_reach
+from jaxbp._jaxpr import find_rules, is_differentiable, is_tracer, out_of_reach
 from jaxbp.instrument._comparison import Comparison, worst_of
+from jaxbp.instrument._precision import in_low_precision
+from jaxbp.instrument._presence import took_part
 from jaxbp.instrument._search import (
     Question,
     look_again,
@@ -20,7 +22,7 @@ from jaxbp.instrument._search import (
     varied,
     worse,
 )
-from jaxbp.instrument._testimony import Testimony
+from jaxbp.instrument._testimony import Testimony, first_line
 from jaxbp.instrument._witnesses import in_float64, traced
 
 
@@ -29,7 +31,7 @@ def compare(
     *args: Any,
     kwargs: Mapping[str, Any] | None = None,
     reference: Callable[..., Any] | None = None,
-    surrogate: bool | Sequence[str] = (),
+    surrogate: bool | str | Sequence[str] = (),
     order: Literal[1, 2] = 1,
     effort: Literal["quick", "full"] = "quick",
     numeric: bool = False,
@@ -68,44 +70,40 @@ def compare(
         `unproven`.
     Raises:
         ValueError: an unknown option, NaN among the arguments, a surrogate path that no
-            argument has.
-        TypeError: `f` is not callable.
+            argument has, a reference with other outputs.
+        TypeError: `f` is not callable, or an argument is a traced value.
     """
-    kwargs = dict(kwargs or {})
-    _check(f, args, kwargs, order, effort)
-    paths = _differentiated_paths(args, kwargs)
+    kwargs = _check(f, args, kwargs, order, effort, seed)
+    paths = [path for path, x in _leaves(args, kwargs) if is_differentiable(x)]
     purposely = _purposely(surrogate, paths)
     asked = Question(f, args, kwargs, reference, paths, purposely, seed)
-    try:
-        with jax.enable_x64(True):
-            program = _traced_in_float64(asked, effort)
-    except Exception as error:
-        note = f"judged in the caller's dtype, float64 does not trace: {error}"
-        program, precision = traced(f, args, kwargs, reference), nullcontext()
-    else:
-        note, precision = "", jax.enable_x64(True)
+    program, precision, note = _traced(asked, effort)
+    narrow = any(map(_narrow, jax.tree.leaves((args, kwargs))))
     numbers = None
     with precision:
         answers = Testimony(program, program.inputs, paths, seed)
-        findings = answers.findings(purposely)
+        findings = answers.findings(purposely, callers=bool(note) or not narrow)
         if effort == "full" and findings:
             for further in look_further(asked, answers):
                 findings = worse(findings, further, ours=True)
         if order == 2 and findings:
             findings = worse(findings, look_again(asked, answers), ours=False)
+        nothing = _nothing(answers, reference, findings)
         if numeric and findings and not note:
             numbers = answers.numeric_gradient()
             findings = [_with_numeric(f, paths, numbers) for f in findings]
-    if not note and any(map(_narrow, jax.tree.leaves((args, kwargs)))):
-        narrow = traced(f, args, kwargs, reference)
-        working = Testimony(narrow, narrow.inputs, paths, seed)
-        findings = working.less_accurate(answers, findings)
-    if effort == "full" and not note:
+    if narrow and findings and not note:
+        working = traced(f, args, kwargs, reference)
+        there = Testimony(working, working.inputs, paths, seed)
+        further = in_low_precision(there, answers, purposely)
+        findings = worse(findings, further, ours=False)
+    if effort == "full" and findings and not note:
         for further in look_at_dtypes(asked, answers):
             findings = worse(findings, further, ours=True)
-    nothing = _nothing(program, reference, findings)
     if nothing:
         findings = [_doubted(finding) for finding in findings]
+    if answers.refused:
+        note = f"judged by the numeric derivative, no autodiff: {answers.refused}"
     return Comparison(
         _name(f),
         worst_of([finding.verdict for finding in findings]),
@@ -133,18 +131,44 @@ def assert_gradients(f: Callable[..., Any], *args: Any, **options: Any) -> None:
         raise AssertionError(str(comparison))
 
 
-def _check(f, args, kwargs, order, effort):
+def _check(f, args, kwargs, order, effort, seed) -> dict[str, Any]:
+    def refuse(argument, expected, got, kind: type[Exception] = ValueError, mend=""):
+        raise argument_error("compare", argument, expected, got, mend, kind=kind)
+
+    kwargs = {} if kwargs is None else kwargs
     if not callable(f):
-        raise argument_error("compare", "f", "a function", describe(f), kind=TypeError)
+        refuse("f", "a function", describe(f), TypeError)
+    if not isinstance(kwargs, Mapping):
+        refuse("kwargs", "a dict of keyword arguments", describe(kwargs), TypeError)
     if order not in (1, 2):
-        raise argument_error("compare", "order", "1 or 2", order)
+        refuse("order", "1 or 2", order)
     if effort not in ("quick", "full"):
-        raise argument_error("compare", "effort", "'quick' or 'full'", repr(effort))
+        refuse("effort", "'quick' or 'full'", repr(effort))
+    if not isinstance(seed, int) or seed < 0:
+        refuse("seed", "an integer from 0 on", repr(seed))
     for path, leaf in _leaves(args, kwargs):
+        if is_tracer(leaf):
+            mend = "call compare outside jit, grad and vmap"
+            refuse(path, "a concrete value", "a traced one", TypeError, mend)
         if is_differentiable(leaf) and (bad := int(np.isnan(np.asarray(leaf)).sum())):
             got = f"NaN in {bad} of {np.size(leaf)} elements"
             mend = "ask at a point where the function is defined"
-            raise argument_error("compare", path, "numbers", got, mend)
+            refuse(path, "numbers", got, mend=mend)
+    return dict(kwargs)
+
+
+def _traced(asked: Question, effort: str):
+    """The program in float64, the context to ask it in, and why not, if not."""
+    try:
+        with jax.enable_x64(True):
+            program = _traced_in_float64(asked, effort)
+            # A backward pass may be what does not trace: it is traced only when asked.
+            jax.eval_shape(program.manual.pullback, program.inputs, program.avals)
+    except Exception as error:
+        program = traced(asked.f, asked.args, asked.kwargs, asked.reference)
+        note = "judged in the caller's dtype, float64 does not trace: "
+        return program, nullcontext(), note + first_line(error)
+    return program, jax.enable_x64(True), ""
 
 
 def _traced_in_float64(asked: Question, effort: str):
@@ -163,13 +187,10 @@ def _leaves(args, kwargs):
     return [(jax.tree_util.keystr(path[1:]), leaf) for path, leaf in pairs]
 
 
-def _differentiated_paths(args, kwargs):
-    return [path for path, leaf in _leaves(args, kwargs) if is_differentiable(leaf)]
-
-
 def _purposely(surrogate, paths):
     if isinstance(surrogate, bool):
         return set(paths) if surrogate else set()
+    surrogate = (surrogate,) if isinstance(surrogate, str) else surrogate
     for path in surrogate:
         if path not in paths:
             known = ", ".join(paths)
@@ -183,22 +204,30 @@ def _narrow(leaf):
     return jnp.finfo(jnp.result_type(leaf)).bits < 64
 
 
-def _nothing(program, reference, findings):
+def _nothing(answers, reference, findings) -> str:
     """Why this compares nothing, or not all that there is; then no leaf is `right`."""
+    manual = answers.program.manual
     if not findings:
         return "nothing to compare: f has no floating argument or no floating output"
     if all(f.verdict == "right" and f.worst is None for f in findings):
         return "nothing to compare: every differentiated array is empty"
-    hidden = out_of_reach(program.manual.jaxpr)
+    hidden = out_of_reach(manual.jaxpr)
     if hidden:
         return (
             f"out of reach, since f or JAX has differentiated it: {', '.join(hidden)}; "
             "compare the function that holds that rule"
         )
-    if reference is None and all(r.from_jax for r in find_rules(program.manual.jaxpr)):
+    if reference is not None:
+        return ""
+    if all(rule.from_jax for rule in find_rules(manual.jaxpr)):
         return (
             "nothing to compare: f holds no hand-written rule, or it is JAX's own; "
             "reference= compares f with another function"
+        )
+    if not took_part(answers):
+        return (
+            "nothing to compare: no hand-written backward pass took part in this "
+            "gradient; ask where the branch that holds it is taken"
         )
     return ""
 

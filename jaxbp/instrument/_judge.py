@@ -1,15 +1,18 @@
 """The verdict on one leaf: agreement within rounding, or else the numeric witness."""
 
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxbp.instrument._comparison import Finding, Verdict, Worst, worst_of
 from jaxbp.instrument._kinds import Evidence, kind_of_mistake
+from jaxbp.instrument._numeric import Secants
 
 _CHEAP = 8  # units of roundoff of |A| + |M|: a few roundings in each
 _NOISE = 16  # times the spread of 8 draws, of which the true error is one more
-ASKED = 8  # elements of a leaf that the numeric witness is asked about
+ASKED = 8  # elements that the numeric witness is asked about at once
+_MOST = 64  # and of one leaf in all
 
 
 class Numeric(NamedTuple):
@@ -18,8 +21,16 @@ class Numeric(NamedTuple):
     elements: np.ndarray
     value: np.ndarray
     error: np.ndarray
-    least: np.ndarray  # of the one-sided derivatives, less their error
-    largest: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    slack: np.ndarray  # error of the one-sided derivatives together
+
+    @classmethod
+    def of(cls, elements: np.ndarray, s: Secants) -> "Numeric":
+        """The first answers of `s`, which may have been asked about more."""
+        slack = s.left_error + s.right_error
+        columns = (s.central, s.error, s.left, s.right, slack)
+        return cls(elements, *(column[: len(elements)] for column in columns))
 
 
 def disagreement(manual, auto, unit, noise=None):
@@ -46,6 +57,29 @@ def worst_elements(multiple: np.ndarray) -> np.ndarray:
     return order[multiple.ravel()[order] > 0]
 
 
+def telling_elements(
+    multiple: np.ndarray, manual: np.ndarray, auto: np.ndarray
+) -> np.ndarray:
+    """Flat indices of differing elements, those that differ in another way first.
+
+    Elements whose ratio M/A is the same to two digits differ in one way: of each way
+    the worst is asked first, so that many kinks, or many elements where autodiff is not
+    finite, hide nothing.
+    """
+    order = np.argsort(-multiple, axis=None, kind="stable")
+    order = order[multiple.ravel()[order] > 0]
+    with np.errstate(all="ignore"):
+        ratio = np.abs(manual.ravel()[order] / auto.ravel()[order])
+        digits = 10.0 ** (np.floor(np.log10(ratio)) - 1)
+        ways = np.where(np.isfinite(digits) & (digits > 0), ratio / digits, ratio)
+    seen: Counter[float] = Counter()
+    turn = np.zeros(len(order), int)
+    for k, way in enumerate(np.round(np.nan_to_num(ways, nan=-1.0))):
+        turn[k] = seen[way]
+        seen[way] += 1
+    return order[np.argsort(turn, kind="stable")][:_MOST]
+
+
 def judge(
     argument: str,
     manual: np.ndarray,
@@ -59,17 +93,13 @@ def judge(
 
     `evidence` adds the other probes and leaves to what the kind of mistake is told by.
     """
-    elements = worst_elements(multiple) if numeric is None else numeric.elements
-    verdicts: list[Verdict] = []
-    for k, element in enumerate(elements):
-        m, a = manual.flat[element], auto.flat[element]
-        if numeric is None:
-            verdicts.append("wrong")
-        else:
-            answer = [column[k] for column in numeric[1:]]
-            verdicts.append(_side(m, a, answer, unit))
-    verdict = worst_of(verdicts)
-    k = verdicts.index(verdict)
+    if numeric is None:
+        elements, verdict, k = worst_elements(multiple), "wrong", 0
+    else:
+        elements = numeric.elements
+        verdicts = sides(manual, auto, numeric, unit)
+        verdict = worst_of(verdicts)
+        k = verdicts.index(verdict)
     element = int(elements[k])
     worst = Worst(
         tuple(int(i) for i in np.unravel_index(element, manual.shape)),
@@ -86,9 +116,19 @@ def judge(
     return Finding(verdict, argument, worst=worst, kind=kind, message=message)
 
 
+def sides(
+    manual: np.ndarray, auto: np.ndarray, numeric: Numeric, unit: float
+) -> list[Verdict]:
+    """Whom the numeric witness believes, element by element."""
+    return [
+        _side(manual.flat[element], auto.flat[element], answer, unit)
+        for element, *answer in zip(*numeric, strict=True)
+    ]
+
+
 _MEANING = {
     "broken-contract": "a live input is given no cotangent",
-    "wrong": "the numeric derivative sides with autodiff",
+    "wrong": "the numeric derivative contradicts the hand-written rule",
     "autodiff-wrong": "the numeric derivative sides with the hand-written rule",
     "kink": "both lie between the one-sided derivatives: a choice of subgradient",
     "unproven": "the numeric derivative cannot tell which is right: ask where the "
@@ -98,20 +138,18 @@ _MEANING = {
 
 def _side(m, a, numeric, unit) -> Verdict:
     """Whom the numeric witness believes at one element."""
-    value, error, least, largest = numeric
+    value, error, left, right, slack = numeric
+    low, high = min(left, right), max(left, right)
+    if high - low > slack + _CHEAP * unit * (abs(low) + abs(high)):
+        if low - slack <= m <= high + slack:
+            between = low - slack <= a <= high + slack
+            return "kink" if between else "autodiff-wrong"
+        return "wrong"
     if not np.isfinite(value) or not np.isfinite(error):
         return "unproven" if np.isfinite(a) or np.isfinite(m) else "right"
     allowed = 4 * error + _CHEAP * unit * abs(value)
     manual_near = abs(m - value) <= allowed
     auto_near = abs(a - value) <= allowed
-    if largest - least > allowed and _between(least, m, largest):
-        return "kink" if _between(least, a, largest) else "autodiff-wrong"
-    if manual_near and auto_near:
-        return "unproven"
     if manual_near:
-        return "autodiff-wrong"
-    return "wrong"
-
-
-def _between(least, x, largest):
-    return bool(least <= x <= largest)
+        return "unproven" if auto_near else "autodiff-wrong"
+    return "wrong" if auto_near or not np.isfinite(a) else "unproven"

@@ -36,6 +36,13 @@ _SUMS = frozenset(
 )
 
 
+# Equations that solve: backward stable, they answer exactly for inputs a unit away.
+_SOLVES = frozenset(
+    """cholesky custom_linear_solve eig eigh geqrf householder_product lu qr schur svd
+    triangular_solve""".split()  # noqa: SIM905
+)
+
+
 def rounding_noise(jaxpr: Any, inputs: Sequence[Any], seed: int) -> list[np.ndarray]:
     """Largest minus smallest of each output of a closed jaxpr, over the draws.
 
@@ -60,17 +67,25 @@ def _rounded(rng, eqn, ins, outs):
     """The equation's outputs, each rounded the other way or not, at random."""
     if eqn.primitive.name in _EXACT or _widens(eqn, ins, outs):
         return outs
+    if eqn.primitive.name in _SOLVES:
+        outs = run_equation(eqn, _moved(rng, ins, ins))
     amounts = _magnitudes(eqn, ins) if eqn.primitive.name in _SUMS else outs
+    return _moved(rng, outs, amounts)
+
+
+def _moved(rng, values, amounts):
+    """Floating values with one unit in the last place of the amounts put on or off."""
     moved = []
-    for out, amount in zip(outs, amounts, strict=True):
-        if not jnp.issubdtype(jnp.result_type(out), jnp.inexact):
-            moved.append(out)
+    for value, amount in zip(values, amounts, strict=True):
+        dtype = jnp.result_type(value)
+        if not jnp.issubdtype(dtype, jnp.inexact):
+            moved.append(value)
             continue
-        unit = float(jnp.finfo(out.dtype).eps)
-        signs = rng.choice((-unit, unit), size=np.shape(out))
+        unit = float(jnp.finfo(dtype).eps)
+        signs = rng.choice((-unit, unit), size=np.shape(value))
         # An exact 0 is exact: a product with 0, an empty sum, a masked entry.
-        shift = jnp.where(out == 0, 0, amount * signs.astype(out.dtype))
-        moved.append((out + shift).astype(out.dtype))
+        shift = jnp.where(value == 0, 0, amount * signs.astype(dtype))
+        moved.append((value + shift).astype(dtype))
     return moved
 
 

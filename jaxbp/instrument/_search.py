@@ -10,7 +10,8 @@ from jaxbp._jaxpr import is_differentiable
 from jaxbp.instrument._comparison import VERDICTS, Finding
 from jaxbp.instrument._judge import disagreement, worst_elements
 from jaxbp.instrument._points import is_data, points
-from jaxbp.instrument._testimony import Testimony, worst_at
+from jaxbp.instrument._precision import in_low_precision
+from jaxbp.instrument._testimony import Testimony, first_line, worst_at
 from jaxbp.instrument._variants import other_dtypes, other_lengths, transformed
 from jaxbp.instrument._witnesses import Pullback, in_float64, traced
 
@@ -37,7 +38,7 @@ def look_further(asked: Question, answers: Testimony) -> Iterator[list[Finding]]
     program = answers.program
     for point in points(program.auto.jaxpr, answers.inputs, asked.seed):
         there = Testimony(program, point.inputs, asked.paths, asked.seed, count=1)
-        yield _named(there.findings(asked.surrogates), point.name)
+        yield _named(there.findings(asked.surrogates, callers=False), point.name)
     for variant in other_lengths(asked.args, asked.kwargs):
         with jax.enable_x64(True):
             try:
@@ -46,7 +47,7 @@ def look_further(asked: Question, answers: Testimony) -> Iterator[list[Finding]]
                 there = Testimony(other, other.inputs, asked.paths, asked.seed, count=1)
             except Exception:  # not a length that the function takes
                 continue
-            yield _named(there.findings(asked.surrogates), variant.name)
+            yield _named(there.findings(asked.surrogates, callers=False), variant.name)
 
 
 def look_at_dtypes(asked: Question, answers: Testimony) -> Iterator[list[Finding]]:
@@ -61,7 +62,7 @@ def look_at_dtypes(asked: Question, answers: Testimony) -> Iterator[list[Finding
             leaves = [in_float64(x) for x in there.leaves]
             inputs = answers.program.manual.moved(answers.inputs, leaves)
             exact = Testimony(answers.program, inputs, asked.paths, asked.seed, count=1)
-        yield _named(there.in_low_precision(exact), variant.name)
+        yield _named(in_low_precision(there, exact, asked.surrogates), variant.name)
 
 
 def look_again(asked: Question, answers: Testimony) -> list[Finding]:
@@ -70,10 +71,10 @@ def look_again(asked: Question, answers: Testimony) -> list[Finding]:
         second = answers.program.pullbacks(answers.probes[-1])
         there = Testimony(second, answers.inputs, asked.paths, asked.seed, count=2)
     except Exception as error:
-        reason = str(error).split("\n")[0]
+        reason = first_line(error)
         message = f"second order: the rule cannot be differentiated again: {reason}"
         return [Finding("unproven", path, message=message) for path in asked.paths]
-    return _named(there.findings(asked.surrogates), "second order")
+    return _named(there.findings(asked.surrogates, callers=False), "second order")
 
 
 def worse(old: list[Finding], new: list[Finding], *, ours: bool) -> list[Finding]:
@@ -111,7 +112,7 @@ def _under_transformations(answers: Testimony) -> list[Finding]:
             continue
         of_auto = transformed(program.auto, answers.inputs, cotangents)[name]
         if isinstance(of_auto, Pullback):
-            reason = str(result).split("\n")[0]
+            reason = first_line(result)
             message = f"{name} raises, of autodiff it does not: {reason}"
             found += [
                 Finding("broken-contract", path, message=message)

@@ -5,16 +5,26 @@ import functools
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxbp.instrument._comparison import Finding, Worst
-from jaxbp.instrument._judge import ASKED, Numeric, disagreement, judge, worst_elements
+from jaxbp.instrument._judge import (
+    ASKED,
+    Numeric,
+    disagreement,
+    judge,
+    sides,
+    telling_elements,
+    worst_elements,
+)
 from jaxbp.instrument._kinds import Evidence
 from jaxbp.instrument._numeric import Secants, secants, split
 from jaxbp.instrument._witnesses import PROBES, Program, Pullback, probes
 
-_NUMERIC_LIMIT = 4096  # elements that `numeric=True` differentiates one by one
+_NUMERIC_LIMIT = 4096  # elements that are differentiated numerically one by one
+_LARGE = 2.0**20
 
 
 class Testimony:
@@ -31,19 +41,34 @@ class Testimony:
         self.program, self.inputs, self.paths = program, list(inputs), paths
         self.seed, self.leaves = seed, program.leaves(inputs)
         self.probes = probes(program.avals, program.output_paths, seed, count)
-        self.manual = [program.manual(inputs, g) for g in self.probes]
-        self.auto = [program.auto(inputs, g) for g in self.probes]
         # Of the leaves alone: what is cast down inside shows in the measured noise.
         units = [float(jnp.finfo(jnp.result_type(x)).eps) for x in self.leaves]
         self.unit = max(units, default=0.0)
+        self.manual = [program.manual(inputs, g) for g in self.probes]
+        self.refused = ""
+        try:
+            self.auto = [program.auto(inputs, g) for g in self.probes]
+        except Exception as error:  # whatever JAX raises of what has no derivative
+            if not self._can_ask_numeric or self._size > _NUMERIC_LIMIT:
+                raise
+            self.refused = first_line(error)
+            self.auto, self._errors = self._numeric_pullbacks()
 
-    def findings(self, surrogates: Collection[str]) -> list[Finding]:
-        """One a leaf, in tree order, after the value's if the value is at fault."""
+    def findings(
+        self, surrogates: Collection[str], *, callers: bool = True
+    ) -> list[Finding]:
+        """One a leaf, in tree order, after the value's if the value is at fault.
+
+        `callers`: this is the dtype that the caller asked in, a cotangent's is held
+        against it.
+        """
         if not self.probes[0] or not self.leaves:
             return []
-        found = self._value()
+        found = self.value()
         for k, path in enumerate(self.paths):
-            broken = self._broken_contract(k, path)
+            broken = self.broken_contract(k, path, callers)
+            if broken is None and path not in surrogates:
+                broken = self._not_linear(k, path)
             if broken:
                 found.append(broken)
             elif path in surrogates:
@@ -54,36 +79,9 @@ class Testimony:
                 found.append(self._leaf(k, path))
         return found
 
-    def less_accurate(self, exact: "Testimony", findings: list[Finding]):
-        """`findings`, with `less-accurate` for `right` where the rounding is worse.
-
-        In units in the last place of this dtype against the float64 gradient: M's
-        largest error is over 8 times the larger of A's and one unit.
-        """
-        by_path = dict(zip(self.paths, range(len(self.paths)), strict=True))
-        return [
-            self._accuracy(exact, by_path[f.argument], f) if f.verdict == "right" else f
-            for f in findings
-        ]
-
-    def in_low_precision(self, exact: "Testimony") -> list[Finding]:
-        """Findings that a narrow dtype is for: its contract, overflow, accuracy."""
-        found = []
-        for k, path in enumerate(self.paths):
-            m, a = self.manual[0].cotangents[k], self.auto[0].cotangents[k]
-            finding = self._broken_contract(k, path)
-            lost = ~np.isfinite(m) & np.isfinite(a)
-            if finding is None and lost.any():
-                worst = worst_at(m, a, int(np.argmax(lost)))
-                message = f"not finite in {np.count_nonzero(lost)} elements"
-                finding = Finding("wrong", path, "", worst, "overflow", message)
-            finding = finding or self._accuracy(exact, k, Finding("right", path))
-            found.append(finding)
-        return found
-
     def numeric_gradient(self) -> list[np.ndarray]:
         """The numeric witness about the first probe; NaN where it was not asked."""
-        total = sum(np.size(leaf) for leaf in self.leaves)
+        total = self._size
         values = np.full(total, np.nan)
         asked = np.arange(total)
         if total > _NUMERIC_LIMIT:
@@ -117,13 +115,13 @@ class Testimony:
     @functools.cache  # noqa: B019 - a Testimony lives as long as its comparison
     def noise(self, c: int) -> tuple[Pullback, Pullback]:
         """Rounding noise at probe c, the hand-written witness's and autodiff's."""
-        witnesses = (self.program.manual, self.program.auto)
-        manual, auto = (
-            w.noise(self.inputs, self.probes[c], self.seed) for w in witnesses
+        ask = (self.inputs, self.probes[c], self.seed)
+        manual = self.program.manual.noise(*ask)
+        return manual, self._errors[c] if self.refused else self.program.auto.noise(
+            *ask
         )
-        return manual, auto
 
-    def _value(self) -> list[Finding]:
+    def value(self) -> list[Finding]:
         """fwd's value against the primal's."""
         found = []
         pairs = zip(self.manual[0].outputs, self.auto[0].outputs, strict=True)
@@ -146,9 +144,11 @@ class Testimony:
                 )
         return found
 
-    def _broken_contract(self, k, path) -> Finding | None:
+    def broken_contract(self, k: int, path: str, callers: bool) -> Finding | None:
+        """A cotangent of another dtype, or one where there should be none."""
         m, leaf = self.manual[0].cotangents[k], self.leaves[k]
-        if m.dtype != jnp.result_type(leaf):
+        strong = not isinstance(leaf, (float, complex))
+        if callers and strong and m.dtype != jnp.result_type(leaf):
             message = f"a cotangent of dtype {m.dtype} for {jnp.result_type(leaf)}"
         elif self._at_zero[k].any() and np.isfinite(self._at_zero[k]).all():
             message = "not 0 for a cotangent of 0"
@@ -156,6 +156,24 @@ class Testimony:
             return None
         worst = self._largest_difference(k)
         return Finding("broken-contract", path, worst=worst, message=message)
+
+    def _not_linear(self, k, path) -> Finding | None:
+        """A power of two goes through a linear map exactly."""
+        once, scaled = self.manual[-1].cotangents[k], self._at_large[k] / _LARGE
+        both = np.isfinite(once) & np.isfinite(scaled)
+        multiple = np.where(both, disagreement(scaled, once, self.unit), 0)
+        if not multiple.any():
+            return None
+        worst = worst_at(scaled, once, int(worst_elements(multiple)[0]))
+        ignored = np.array_equal(once, scaled * _LARGE)
+        kind = "ignored cotangent" if ignored else "not linear"
+        message = "2^20 times the cotangent does not give 2^20 times as much"
+        return Finding("broken-contract", path, "", worst, kind, message)
+
+    @functools.cached_property
+    def _at_large(self):
+        large = [np.asarray(g) * _LARGE for g in self.probes[-1]]
+        return self.program.manual(self.inputs, large).cotangents
 
     @functools.cached_property
     def _at_zero(self):
@@ -167,7 +185,7 @@ class Testimony:
         if beyond:
             c, multiple = beyond
             m, a = self.manual[c].cotangents[k], self.auto[c].cotangents[k]
-            numeric = self._numeric(c, k, worst_elements(multiple))
+            numeric = self._numeric(c, k, telling_elements(multiple, m, a))
             evidence = self._evidence(c, k)
             finding = judge(path, m, a, multiple, numeric, self.unit, evidence)
             if finding.verdict == "kink" and not self._is_subgradient(c, k, multiple):
@@ -203,25 +221,30 @@ class Testimony:
         return True
 
     def _evidence(self, c, k) -> Evidence:
-        others = dict(zip(self.paths, self.auto[c].cotangents, strict=True))
-        del others[self.paths[k]]
+        pairs = zip(self.paths, self.auto[c].cotangents, strict=True)
+        others = {path: bar for path, bar in pairs if path != self.paths[k]}
         manual = [p.cotangents[k] for p in self.manual]
         auto = [p.cotangents[k] for p in self.auto]
         return Evidence(manual, auto, c, others)
 
     def _numeric(self, c, k, elements) -> Numeric | None:
-        """The numeric witness at elements of leaf k; None where it can't be asked."""
+        """The numeric witness at elements of leaf k, until one is wrong there.
+
+        None where it cannot be asked. Always as many elements at once, at every leaf:
+        one compiled program serves them all.
+        """
         if not self._can_ask_numeric:
             return None
+        m, a = self.manual[c].cotangents[k], self.auto[c].cotangents[k]
         start = sum(np.size(x) for x in self.leaves[:k])
-        # As many elements at every leaf: one compiled program serves them all.
-        padded = np.resize(elements, ASKED)
-        s = self._secants(c, start + padded)
-        slack = s.left_error + s.right_error
-        low = np.minimum(s.left, s.right) - slack
-        high = np.maximum(s.left, s.right) + slack
-        columns = (padded, s.central, s.error, low, high)
-        return Numeric(*(column[: len(elements)] for column in columns))
+        found: list[Numeric] = []
+        for first in range(0, len(elements), ASKED):
+            some = elements[first : first + ASKED]
+            s = self._secants(c, start + np.resize(some, ASKED))
+            found.append(Numeric.of(some, s))
+            if "wrong" in sides(m, a, found[-1], self.unit):
+                break
+        return Numeric(*(np.concatenate(c) for c in zip(*found, strict=True)))
 
     @property
     def _can_ask_numeric(self) -> bool:
@@ -238,22 +261,25 @@ class Testimony:
         with np.errstate(all="ignore"):
             return worst_at(m, a, int(np.argmax(np.nan_to_num(np.abs(m - a)))))
 
-    def _accuracy(self, exact, k, finding) -> Finding:
-        manual, auto = (
-            max(
-                _ulps(p.cotangents[k], t.cotangents[k])
-                for p, t in zip(answers, exact.auto, strict=True)
-            )
-            for answers in (self.manual, self.auto)
-        )
-        if not manual > 8 * max(auto, 1.0):
-            return finding
-        dtype = self.manual[0].cotangents[k].dtype
-        message = (
-            f"in {dtype} off by {manual:.3g} units in the last place, autodiff by "
-            f"{auto:.3g}"
-        )
-        return dataclasses.replace(finding, verdict="less-accurate", message=message)
+    @property
+    def _size(self) -> int:
+        return sum(np.size(leaf) for leaf in self.leaves)
+
+    def _numeric_pullbacks(self) -> tuple[list[Pullback], list[Pullback]]:
+        """In autodiff's place: the numeric derivative, and a quarter of its error.
+
+        The quarter stands as noise: sixteen times that is four errors.
+        """
+        outputs = [
+            np.asarray(x) for x in jax.jit(self.program.auto.primal)(self.inputs)
+        ]
+        values, errors = [], []
+        for c in range(len(self.probes)):
+            s = self._secants(c, np.arange(self._size))
+            values.append(Pullback(outputs, split(s.central, self.leaves)))
+            nothing = [np.zeros(x.shape) for x in outputs]
+            errors.append(Pullback(nothing, split(s.error / 4, self.leaves)))
+        return values, errors
 
 
 def worst_at(m: np.ndarray, a: np.ndarray, element: int) -> Worst:
@@ -262,11 +288,6 @@ def worst_at(m: np.ndarray, a: np.ndarray, element: int) -> Worst:
     return Worst(index, m.flat[element].item(), a.flat[element].item(), None)
 
 
-def _ulps(value: np.ndarray, exact: np.ndarray) -> float:
-    """Largest error in units in the last place; of what is not finite, none."""
-    unit = jnp.finfo(value.dtype).eps * np.maximum(
-        np.abs(exact), float(jnp.finfo(value.dtype).tiny)
-    )
-    with np.errstate(all="ignore"):
-        ulps = np.abs(value.astype(exact.dtype) - exact) / unit
-    return float(np.max(ulps, initial=0.0, where=np.isfinite(ulps)))
+def first_line(error: Exception) -> str:
+    """What JAX says first: the rest is advice on its internals."""
+    return str(error).strip().split("\n")[0]

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxbp._errors import argument_error
 from jaxbp._jaxpr import evaluate, is_differentiable, trace, without_rules
 from jaxbp.instrument._noise import rounding_noise
 from jaxbp.instrument._numeric import ladder
@@ -155,8 +156,15 @@ def traced(
         plain = without_rules(program.jaxpr)
     else:
         other = trace(reference, args, kwargs, dynamic=dynamic)
-        plain, outputs = other.jaxpr, _floating_outputs(other)[0]
-    return Program(manual, Witness(plain, wrt, outputs), program.inputs, paths)
+        plain = other.jaxpr
+        outputs = _floating_outputs(other)[0]
+    auto = Witness(plain, wrt, outputs)
+    shapes = [[str(w.jaxpr.out_avals[k]) for k in w.outputs] for w in (manual, auto)]
+    if shapes[0] != shapes[1]:
+        ours, theirs = (", ".join(s) or "no floating output" for s in shapes)
+        expected = f"a function with f's outputs, {ours}"
+        raise argument_error("compare", "reference", expected, theirs)
+    return Program(manual, auto, program.inputs, paths)
 
 
 def in_float64(leaf: Any) -> Any:

@@ -173,6 +173,125 @@ def test_choices_at_a_tie_have_to_fit_together():
     assert compare(largest(lambda t: t / t.sum()), tied).verdict == "right"
 
 
+def test_many_kinks_hide_no_mistake_among_them():
+    x = jnp.concatenate([jnp.zeros(20), jnp.arange(1.0, 6.0)])
+    off = rule(relu, lambda x, y_bar: (jnp.where(x > 0, 1.01 * y_bar, 0),))
+    assert compare(off, x).verdict == "wrong"
+
+    def root(x):
+        return jnp.where(x > 0, jnp.sqrt(x) * x, 0)
+
+    def minus(x, y_bar):
+        return (jnp.where(x > 0, -1.5 * jnp.sqrt(jnp.abs(x)) * y_bar, 0),)
+
+    assert compare(rule(root, minus), x - 1.0).verdict == "wrong"
+
+
+@pytest.mark.parametrize("relative", [1e-6, 1e-9, 1e-11])
+def test_a_smooth_function_has_no_kink(relative):
+    x = jnp.linspace(0.3, 2.0, 50)
+
+    def bwd(x, y_bar):
+        return ((jnp.cos(x) * y_bar).at[7].multiply(1 + relative),)
+
+    comparison = compare(rule(jnp.sin, bwd), x)
+    assert not comparison.ok
+    assert comparison.verdict in ("wrong", "unproven")
+
+
+def test_an_ill_conditioned_solve_is_not_called_wrong():
+    hilbert = 1 / (jnp.arange(8.0)[:, None] + jnp.arange(8.0) + 1)
+
+    def bwd(res, y_bar):
+        a, b = res
+        b_bar = jnp.linalg.solve(a.T, y_bar)
+        return -jnp.outer(b_bar, jnp.linalg.solve(a, b)), b_bar
+
+    comparison = compare(rule(jnp.linalg.solve, bwd), hilbert, jnp.arange(1.0, 9.0))
+    assert comparison.verdict in ("right", "unproven")
+
+
+def test_the_callers_dtype_has_its_own_contract():
+    x = jnp.linspace(0.5, 1.5, 5, dtype=jnp.float32)
+
+    def overflows(x, y_bar):
+        return (y_bar * jnp.exp(x) / (1 + jnp.exp(x)),)
+
+    softplus = rule(jax.nn.softplus, overflows)
+    assert compare(softplus, x).ok
+    assert compare(softplus, x * 100).findings[0].kind == "overflow"
+
+    def only_wide(x, y_bar):
+        sign = 1 if x.dtype == jnp.float64 else -1
+        return (sign * y_bar * jnp.cos(x),)
+
+    assert compare(rule(jnp.sin, only_wide), x).verdict == "wrong"
+
+    def half(x, y_bar):
+        bar = y_bar * jnp.cos(x)
+        return (bar.astype(jnp.bfloat16) if x.dtype == jnp.float32 else bar,)
+
+    finding = compare(rule(jnp.sin, half), x).findings[0]
+    assert finding.verdict == "broken-contract"
+    assert "bfloat16 for float32" in finding.message
+
+    def single(x, y_bar):  # float32 for float32 is right, and float64 is not asked for
+        return ((y_bar * jnp.cos(x)).astype(jnp.float32),)
+
+    assert compare(rule(jnp.sin, single), x).ok
+
+
+def test_a_rule_that_took_no_part_proves_nothing():
+    bad = rule(jnp.sin, lambda x, y_bar: (7 * y_bar,))
+    for f in (
+        lambda x: jax.lax.cond(x.sum() > 1e9, bad, jnp.cos, x),
+        lambda x: x * bad(jnp.ones(3, x.dtype)).sum(),
+        lambda x: jax.lax.stop_gradient(bad(x)) + x,
+    ):
+        comparison = compare(f, X)
+        assert comparison.verdict == "unproven", comparison
+        assert "took part" in comparison.note
+    taken = compare(lambda x: jax.lax.cond(x.sum() < 1e9, bad, jnp.cos, x), X)
+    assert taken.verdict == "wrong"
+
+
+def test_a_backward_pass_that_is_not_linear_is_reported():
+    for bwd in (
+        lambda x, y_bar: (jnp.clip(y_bar, -100, 100) * jnp.cos(x),),
+        lambda x, y_bar: (y_bar * jnp.abs(y_bar) * jnp.cos(x),),
+    ):
+        finding = compare(rule(jnp.sin, bwd), X).findings[0]
+        assert finding.verdict == "broken-contract"
+        assert finding.kind == "not linear"
+
+
+def test_a_backward_pass_that_needs_its_dtype_is_judged_in_it():
+    def bwd(x, y_bar):
+        total, _ = jax.lax.scan(lambda c, v: (c + v, None), jnp.float32(0), y_bar)
+        return (jnp.full_like(x, total) * 0 + y_bar * jnp.cos(x),)
+
+    comparison = compare(rule(jnp.sin, bwd), jnp.linspace(0, 1, 4, dtype=jnp.float32))
+    assert comparison.ok, comparison
+    assert "float64 does not trace" in comparison.note
+    assert len(comparison.note.splitlines()) == 1
+
+
+def test_without_autodiff_the_numeric_derivative_judges():
+    def root(a):  # Newton's iteration for the square root
+        def step(s):
+            return s[0] / 2 + a / (2 * s[0]), s[0]
+
+        return jax.lax.while_loop(lambda s: abs(s[0] - s[1]) > 1e-12, step, (a, 0 * a))[
+            0
+        ]
+
+    right = compare(rule(root, lambda a, y_bar: (y_bar / (2 * jnp.sqrt(a)),)), 2.0)
+    assert right.verdict == "right", right
+    assert "no autodiff" in right.note
+    wrong = compare(rule(root, lambda a, y_bar: (y_bar / jnp.sqrt(a),)), 2.0)
+    assert wrong.verdict == "wrong"
+
+
 def test_a_rule_that_rescues_a_bad_point_of_autodiff_is_told_from_a_wrong_one():
     def energy(x):
         return jnp.linalg.norm(x) ** 2
@@ -375,6 +494,34 @@ def test_assert_gradients_raises_what_compare_prints():
             lambda: compare(3, 1.0),  # pyright: ignore[reportArgumentType]
             TypeError,
             "jaxbp.compare: expected f to be a function; got int 3.",
+        ),
+        (
+            lambda: compare(jnp.sin, 1.0, seed=-1),
+            ValueError,
+            "jaxbp.compare: expected seed to be an integer from 0 on; got -1.",
+        ),
+        (
+            lambda: compare(jnp.sin, 1.0, kwargs=3),  # pyright: ignore
+            TypeError,
+            "jaxbp.compare: expected kwargs to be a dict of keyword arguments; got "
+            "int 3.",
+        ),
+        (
+            lambda: compare(jnp.sin, jnp.ones(2), reference=jnp.sum),
+            ValueError,
+            "jaxbp.compare: expected reference to be a function with f's outputs, "
+            "float64[2]; got float64[].",
+        ),
+        (
+            lambda: jax.jit(lambda x: compare(jnp.sin, x))(1.0),
+            TypeError,
+            "jaxbp.compare: expected [0] to be a concrete value; got a traced one: "
+            "call compare outside jit, grad and vmap.",
+        ),
+        (
+            lambda: compare(jnp.sin, 1.0, surrogate="[1]"),
+            ValueError,
+            "jaxbp.compare: expected surrogate to be among [0]; got [1].",
         ),
         (
             lambda: compare(jnp.sin, 1.0, surrogate=["[1]"]),
