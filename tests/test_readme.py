@@ -10,34 +10,55 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DOTALL)
+BLOCK = r"((?:(?!```).)*)```"
+EXAMPLES = re.findall(rf"```python\n{BLOCK}\n\n```text\n{BLOCK}", README, re.DOTALL)
+MODEL = re.findall(rf"here `model.py`:\n\n```python\n{BLOCK}", README, re.DOTALL)
+COMMANDS = re.findall(
+    rf"```sh\njaxbp ([^\n]*)\n```\n\n```text\n{BLOCK}", README, re.DOTALL
+)
 TABLES = re.findall(
     r"From `\./scripts/run (.*?)`.*?```text\n(.*?)```", README, re.DOTALL
 )
 
 
-def _run(*command):
+def _run(*command, cwd=ROOT, code=0):
     environment = os.environ | {"COLUMNS": "100", "JAX_ENABLE_X64": "0"}
     done = subprocess.run(
         [sys.executable, *command],
         capture_output=True,
         text=True,
         timeout=300,
-        cwd=ROOT,
+        cwd=cwd,
         env=environment | {"PYTHONPATH": str(ROOT)},
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     return done.stdout
 
 
 def test_there_are_examples_and_tables_to_check():
     assert len(EXAMPLES) == 2
+    assert len(MODEL) == 1
+    assert len(COMMANDS) == 2
     assert len(TABLES) == 1
 
 
 @pytest.mark.parametrize(("code", "printed"), EXAMPLES)
 def test_an_example_prints_what_stands_below_it(code, printed):
     assert _run("-c", code) == printed
+
+
+def test_a_rule_of_ones_own_comes_to_the_verdicts_shown(tmp_path):
+    (model,), (audited, compared) = MODEL, COMMANDS
+    mended = model.replace("(3 * y_bar,)", "(2 * y_bar,)")
+    assert mended != model
+    for source, (command, printed), code in (
+        (model, audited, 1),
+        (mended, compared, 0),
+    ):
+        (tmp_path / "model.py").write_text(source)
+        output = _run("-m", "jaxbp.cli", *command.split(), cwd=tmp_path, code=code)
+        for line in printed.splitlines():
+            assert line in output.splitlines()
 
 
 @pytest.mark.parametrize(("arguments", "table"), TABLES)
