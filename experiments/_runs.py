@@ -26,6 +26,7 @@ from jaxbp import nets
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+S_OF_O = "s(O) is σ(O)(1−σ(O)): σ′ is taken at the output, O(1−O) is meant"
 LEVEL = 0.01
 EXAMPLES = range(len(X))
 
@@ -131,13 +132,18 @@ def witnesses(runs: Runs, y, printed: Mapping[int, str]) -> dict[str, Witness]:
     return known
 
 
+def _count(iterations: float, of: int) -> str:
+    return f"{iterations:,g}" if np.isfinite(iterations) else f"not within {of:,}"
+
+
 def text(runs: Runs, y) -> str:
     page, true = errors(runs.page, y), errors(runs.manual, y)
     gap = lambda a, b: f"{np.max(np.abs(errors(a, y) / errors(b, y) - 1)):.1e}"
     loops = gap(runs.loop, runs.page), gap(runs.manual, runs.true)
+    reached = [_count(until(history), len(history)) for history in (page, true)]
     lines = [
         ("", "page's rule", "true gradient"),
-        (f"iterations to error < {LEVEL:g}", f"{until(page):,g}", f"{until(true):,g}"),
+        (f"iterations to error < {LEVEL:g}", *reached),
         ("error after the last", f"{page[-1]:.7g}", f"{true[-1]:.7g}"),
         ("this NumPy against the page's roundings", gap(runs.here, runs.page), ""),
         ("jitted loop against NumPy", *loops),

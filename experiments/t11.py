@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 X = np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]])
 Y = np.array([[0.0], [1], [1], [0]])
+_NOTES = {
+    "E4": "the sign: b + η·Δb goes uphill",
+    "E10": "w112 is moved by Δw111, Δw112 is meant",
+}
 EXAMPLE = 1  # the chain of ∂L/∂w222 is shown for x = (0, 1) alone
 
 Gradient = Callable[[Any], tuple[jax.Array, Any]]
@@ -91,6 +95,7 @@ def claims(sizes, rate: float) -> list[Claim]:
             f"new {name}",
             formula=lambda v, n=name, d=delta, way=way: v[n] + way * rate * v[f"Δ{d}"],
             erratum=erratum,
+            note=_NOTES.get(erratum, ""),
         )
         for name, delta, way, erratum in _updates(sizes)
     ]

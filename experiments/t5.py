@@ -77,7 +77,9 @@ def claims(runs: _runs.Runs) -> list[Claim]:
     ):
         for k in range(count):
             at = lambda v, f=formula, k=k: f(v, k)
-            found.append(Claim(f"{name}[{k}]", None, at, erratum=erratum))
+            note = _runs.S_OF_O if erratum else ""
+            quantity = f"{name}[{k}]"
+            found.append(Claim(quantity, None, at, erratum=erratum, note=note))
     return found + _runs.claims(runs, Y, PRINTED_ERRORS, PRINTED_O)
 
 

@@ -100,7 +100,8 @@ def claims(runs: _runs.Runs) -> list[Claim]:
         for index in np.ndindex(shape):
             at = lambda v, f=formula, index=index: f(v, *index)
             quantity = f"{name}[{', '.join(map(str, index))}]"
-            found.append(Claim(quantity, None, at, erratum=erratum))
+            note = _runs.S_OF_O if erratum else ""
+            found.append(Claim(quantity, None, at, erratum=erratum, note=note))
     return found + _runs.claims(runs, Y, PRINTED_ERRORS, PRINTED_O)
 
 

@@ -9,6 +9,20 @@ from jaxbp.ops._activations import (
     softmax_bwd,
     softmax_fwd,
 )
+from jaxbp.ops._cross_entropy import (
+    binary_cross_entropy,
+    binary_cross_entropy_bwd,
+    binary_cross_entropy_fwd,
+    binary_cross_entropy_with_logits,
+    binary_cross_entropy_with_logits_bwd,
+    binary_cross_entropy_with_logits_fwd,
+    cross_entropy,
+    cross_entropy_bwd,
+    cross_entropy_fwd,
+    softmax_cross_entropy,
+    softmax_cross_entropy_bwd,
+    softmax_cross_entropy_fwd,
+)
 from jaxbp.ops._gates import (
     add,
     add_bwd,
@@ -27,22 +41,10 @@ from jaxbp.ops._gates import (
     square_fwd,
 )
 from jaxbp.ops._linear import dense, dense_bwd, dense_fwd
-from jaxbp.ops._losses import (
-    binary_cross_entropy,
-    binary_cross_entropy_bwd,
-    binary_cross_entropy_fwd,
-    binary_cross_entropy_with_logits,
-    binary_cross_entropy_with_logits_bwd,
-    binary_cross_entropy_with_logits_fwd,
-    cross_entropy,
-    cross_entropy_bwd,
-    cross_entropy_fwd,
+from jaxbp.ops._squared_error import (
     half_squared_error,
     half_squared_error_bwd,
     half_squared_error_fwd,
-    softmax_cross_entropy,
-    softmax_cross_entropy_bwd,
-    softmax_cross_entropy_fwd,
     squared_error,
     squared_error_bwd,
     squared_error_fwd,
