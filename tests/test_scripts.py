@@ -52,7 +52,8 @@ def test_set_up_happens_once_and_from_any_directory(clone, tmp_path):
     assert "constraint scripts/constraints/python3.11.txt" in first.stdout
     assert "running: -P -m experiments t1" in first.stdout
     second = _run(clone, "test", python, "-k", "one")
-    assert second.stdout == "running: -m pytest -k one\n"
+    assert second.stdout.startswith("running: -m pytest -n auto")
+    assert second.stdout.endswith(" -k one\n")
     (clone / "pyproject.toml").write_text("changed")
     assert "setting up" in _run(clone, "run", python).stdout
 
