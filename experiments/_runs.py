@@ -26,6 +26,7 @@ from jaxbp import nets
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+PARTED = 1e-10  # from here on two runs are two runs
 S_OF_O = "s(O) is σ(O)(1−σ(O)): σ′ is taken at the output, O(1−O) is meant"
 LEVEL = 0.01
 EXAMPLES = range(len(X))

@@ -10,7 +10,7 @@ from experiments._descent import X
 from experiments._results import Report
 from experiments._rows import Claim, Witness, tabulate
 from experiments._runs import EXAMPLES
-from experiments._witnesses import sigma
+from experiments._witnesses import align, sigma
 from jaxbp import nets
 
 Y = np.array([[0.0], [0], [1], [1]])
@@ -91,7 +91,8 @@ def run(options: argparse.Namespace) -> Report:
     known |= _runs.witnesses(runs, Y, PRINTED_ERRORS)
     title = "T5: one layer, both rules from the same weights"
     figure = _runs.error_figure(title, runs, Y, PRINTED_ERRORS)
-    text = f"{_runs.text(runs, Y)}\n\n{_on_the_printed_weights(start)}"
+    parts = (_on_the_printed_weights(start), _one_ulp_away(net, start))
+    text = "\n\n".join([_runs.text(runs, Y), *parts])
     return Report(tabulate("T5", known, claims(runs)), {"t5_errors": figure}, text)
 
 
@@ -124,6 +125,21 @@ def from_printed_weights(start: Sequence[np.ndarray]) -> tuple[np.ndarray, np.nd
 
 def _output(v: Mapping[str, float], n: int) -> float:
     return sigma(sum(X[n, i] * v[f"W[{i}]"] for i in range(3)))
+
+
+def _one_ulp_away(net: nets.Net, start: Sequence[np.ndarray]) -> str:
+    """Whether either rule amplifies a rounding of the start, as T6's does."""
+    lines = [("", "largest", f"> {_runs.PARTED:g} from")]
+    rules = {
+        "page's rule": _descent.published_step,
+        "true gradient": _descent.manual_step(net),
+    }
+    for name, step in rules.items():
+        apart = _descent.growth(step, start, Y, ITERATIONS)
+        found = _descent.first(apart > _runs.PARTED)
+        when = "never" if found is None else f"{found:,}"
+        lines.append((name, f"{apart.max():.1e}", when))
+    return align(lines, "one weight one ulp away (6 starts): differences of errors")
 
 
 def _on_the_printed_weights(start: Sequence[np.ndarray]) -> str:

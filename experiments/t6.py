@@ -30,7 +30,6 @@ PRINTED_ERRORS = {
     70_000: "0.0020172148236547597",
 }
 PRINTED_O = ("0.00154124", "0.99805853", "0.99828522", "0.00135168")
-PARTED = 1e-10
 _HIDDEN = range(4)
 
 
@@ -112,7 +111,7 @@ def run(options: argparse.Namespace) -> Report:
     known = first_iteration(net, start)
     known |= _runs.witnesses(runs, Y, PRINTED_ERRORS)
     parting = part(runs, net, start)
-    name = f"first iteration with an error parted by {PARTED:g}, page's rule"
+    name = f"first iteration with an error parted by {_runs.PARTED:g}, page's rule"
     known[name] = Witness(_when(parting.page))
     title = "T6: two layers, both rules from the same weights"
     figures = {
@@ -163,7 +162,7 @@ def growth_figure(parting: Parting) -> "Figure":
         "page's rule, this NumPy against the page's": parting.here,
         "true gradient, a weight moved by one ulp (most of 32)": parting.true,
     }
-    found = first(parting.page > PARTED)
+    found = first(parting.page > _runs.PARTED)
     middle = 5000 if found is None else found
     windows = (slice(0, 2 * middle), slice(middle - 100, middle + 150))
     titles = ("T6: how far one rounding carries", "where the page's rule parts")
@@ -178,7 +177,7 @@ def growth_figure(parting: Parting) -> "Figure":
 
 def _partings(parting: Parting) -> str:
     """When the runs part, and how far by the last iteration."""
-    lines = [("", f"> {PARTED:g} from", "largest")]
+    lines = [("", f"> {_runs.PARTED:g} from", "largest")]
     for what, differences in (
         ("page's rule, one weight one ulp away (32 starts)", parting.page),
         ("page's rule, a jitted loop against NumPy", parting.loop),
@@ -200,5 +199,5 @@ def _later(runs: _runs.Runs) -> str:
 
 
 def _when(differences: np.ndarray) -> float:
-    found = first(differences > PARTED)
+    found = first(differences > _runs.PARTED)
     return float("inf") if found is None else float(found)
