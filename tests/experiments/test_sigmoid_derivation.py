@@ -39,7 +39,11 @@ def test_labels_are_what_the_numbers_say(report):
 
 
 def test_three_witnesses_agree(report):
+    differences = [row for row in report.rows if "largest difference" in row.quantity]
+    assert len(differences) == 9  # a line of the derivation each
     for row in report.rows:
+        if row in differences:
+            continue
         assert row.auto == pytest.approx(row.manual, rel=1e-13)
         if row.numeric is not None:
             assert abs(row.numeric - row.manual) <= row.error <= 1e-9 * row.scale
