@@ -169,6 +169,9 @@ def test_choices_at_a_tie_have_to_fit_together():
 
     first = compare(largest(lambda t: t * jnp.array([1.0, 0.0, 0.0])), tied)
     assert first.verdict == "kink"
+    low = tied.astype(jnp.float32)
+    unevenly = largest(lambda t: t * jnp.array([1, 0, 0], t.dtype))
+    assert compare(unevenly, low).verdict == "kink"
     assert compare(largest(lambda t: t), tied).verdict == "wrong"
     assert compare(largest(lambda t: t / t.sum()), tied).verdict == "right"
 
