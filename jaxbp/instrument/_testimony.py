@@ -46,6 +46,7 @@ class Testimony:
         self.unit = max(units, default=0.0)
         self.manual = [program.manual(inputs, g) for g in self.probes]
         self.refused = ""
+        self._noise: dict[int, tuple[Pullback, Pullback]] = {}
         try:
             self.auto = [program.auto(inputs, g) for g in self.probes]
         except Exception as error:  # whatever JAX raises of what has no derivative
@@ -112,14 +113,14 @@ class Testimony:
                 return int(c), multiple
         return None
 
-    @functools.cache  # noqa: B019 - a Testimony lives as long as its comparison
     def noise(self, c: int) -> tuple[Pullback, Pullback]:
         """Rounding noise at probe c, the hand-written witness's and autodiff's."""
-        ask = (self.inputs, self.probes[c], self.seed)
-        manual = self.program.manual.noise(*ask)
-        return manual, self._errors[c] if self.refused else self.program.auto.noise(
-            *ask
-        )
+        if c not in self._noise:
+            ask = (self.inputs, self.probes[c], self.seed)
+            manual = self.program.manual.noise(*ask)
+            auto = self._errors[c] if self.refused else self.program.auto.noise(*ask)
+            self._noise[c] = manual, auto
+        return self._noise[c]
 
     def value(self) -> list[Finding]:
         """fwd's value against the primal's."""

@@ -548,3 +548,13 @@ def test_the_verdict_of_the_whole_is_the_worst():
     assert worst_of(list(reversed(VERDICTS))) == "broken-contract"
     assert worst_of(["right", "kink"]) == "kink"
     assert worst_of([]) == "unproven"
+
+
+def test_nothing_of_a_comparison_is_kept():
+    import gc
+
+    from jaxbp.instrument._testimony import Testimony
+
+    compare(spoiled(1, lambda bar, res, y_bar: -bar), X, W)
+    gc.collect()
+    assert not [x for x in gc.get_objects() if type(x) is Testimony]
