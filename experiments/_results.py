@@ -28,7 +28,7 @@ class Report(NamedTuple):
     """What an experiment found: rows, figures by file name, more for the terminal."""
 
     rows: list[Row]
-    figures: "dict[str, Figure]" = {}  # noqa: RUF012
+    figures: "dict[str, Figure]" = {}  # noqa: RUF012 - read, never written
     text: str = ""
 
 

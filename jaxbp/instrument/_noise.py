@@ -39,7 +39,7 @@ _SUMS = frozenset(
 # Equations that solve: backward stable, they answer exactly for inputs a unit away.
 _SOLVES = frozenset(
     """cholesky custom_linear_solve eig eigh geqrf householder_product lu qr schur svd
-    triangular_solve""".split()  # noqa: SIM905
+    triangular_solve""".split()  # noqa: SIM905 - names read best as words
 )
 
 

@@ -126,6 +126,7 @@ def _keeping_structure(old, new):
 
 
 def _sums_to_one(x):
+    # Loose on purpose: probabilities of bfloat16, eight bits, are probabilities too.
     return bool((x >= 0).all() and np.allclose(x.sum(axis=-1), 1, atol=1e-3))
 
 

@@ -150,7 +150,7 @@ def softmax_cross_entropy(
     $\bar t_i = (\ln\sum_j e^{x_j} - x_i)\bar L$.
 
     Args:
-        logits: any leading axes.
+        logits: finite, any leading axes: at -inf a label of 0 gives 0 times infinity.
         labels: weights of the classes, the same shape; they need not sum to 1.
     Returns:
         one loss an example. Residuals kept: both inputs and the log-sum-exp, one number
