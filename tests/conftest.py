@@ -7,9 +7,9 @@ import jax
 import pytest
 
 _CACHE = pathlib.Path(__file__).parent.parent / ".cache" / "jax"
-jax.config.update(
-    "jax_compilation_cache_dir", os.environ.get("JAXBP_CACHE", str(_CACHE))
-)
+# In the environment, for the processes that tests start.
+os.environ.setdefault("JAXBP_CACHE", str(_CACHE))
+jax.config.update("jax_compilation_cache_dir", os.environ["JAXBP_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 

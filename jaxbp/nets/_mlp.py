@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxbp import ops
 from jaxbp._errors import argument_error, as_floats, check_shapes, describe
+from jaxbp.ops._sharding import alike
 
 _ACTIVATIONS = ("identity", "sigmoid", "softmax")
 _LOSSES = (
@@ -159,7 +160,7 @@ def _public_loss(spec: _Spec, params, batch, *, key=None) -> Float[Array, ""]:
         raise argument_error("mlp.loss", "x", expected, got)
     if not jnp.issubdtype(jnp.result_type(y), jnp.floating):
         y = jnp.asarray(y).astype(jnp.result_type(x))
-    return _loss(spec, params, x, y)
+    return _loss(spec, *alike(params, x, y))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -206,6 +206,7 @@ CASES = (
         jax.nn.sigmoid,
         points([[0.5, 1e-6, 0.999]], [[1.0, 0.0, 1.0]]),
         "Bishop, eq. 4.90",
+        30,
     ),
     loss_case(
         binary_cross_entropy_with_logits,
@@ -213,6 +214,7 @@ CASES = (
         None,
         points([[0.0, 40.0, -40.0, 700.0]], [[1.0, 1.0, 0.0, 0.0]]),
         "Bishop, eqs. 4.90–4.91",
+        30,
     ),
     loss_case(
         cross_entropy,
@@ -220,6 +222,7 @@ CASES = (
         jax.nn.sigmoid,
         points([[0.5, 1e-6, 1.0]], [[1.0, 0.0, 0.5]]),
         "Bishop, eq. 4.108",
+        30,
     ),
     loss_case(
         softmax_cross_entropy,
@@ -227,5 +230,6 @@ CASES = (
         None,
         points([[0.0, 0.0, 0.0], [1e4, 0.0, -1e4]], [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]),
         "Bishop, eqs. 4.108–4.109",
+        35,
     ),
 )

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from jaxbp._errors import as_floats, check_shapes
 from jaxbp.ops._case import Case, normal, points, then
+from jaxbp.ops._sharding import alike
 
 
 def add(x: ArrayLike, y: ArrayLike) -> Float[Array, "*n"]:
@@ -31,7 +32,7 @@ def add(x: ArrayLike, y: ArrayLike) -> Float[Array, "*n"]:
     """
     x, y = as_floats("add", x=x, y=y)
     check_shapes("add", "x (*n), y (*n)", x=x, y=y)
-    return _add(x, y)
+    return _add(*alike(x, y))
 
 
 @jax.custom_vjp
@@ -68,7 +69,7 @@ def multiply(x: ArrayLike, y: ArrayLike) -> Float[Array, "*n"]:
     """
     x, y = as_floats("multiply", x=x, y=y)
     check_shapes("multiply", "x (*n), y (*n)", x=x, y=y)
-    return _multiply(x, y)
+    return _multiply(*alike(x, y))
 
 
 @jax.custom_vjp
@@ -217,23 +218,30 @@ _reciprocal_inputs = {
     "scalar": then(normal(()), _away_from_zero),
     "edge": points([1.0, -1.0, 1e-30, -1e30]),
 }
-_large = normal((1024, 1024))
+_one_large = {"1024×1024": normal((1024, 1024))}
+_two_large = {"1024×1024": normal((1024, 1024), (1024, 1024))}
 CASES = (
-    Case(add, jnp.add, _two(normal), normal((1024, 1024), (1024, 1024)), "sum rule"),
+    Case(add, jnp.add, _two(normal), _two_large, "sum rule", 0),
     Case(
         multiply,
         jnp.multiply,
         _two(normal),
-        normal((1024, 1024), (1024, 1024)),
+        _two_large,
         "product rule",
+        30,
     ),
-    Case(square, jnp.square, _one(0.0, -0.0, 1e-30, 1e10), _large, "power rule"),
+    Case(
+        square, jnp.square, _one(0.0, -0.0, 1e-30, 1e10), _one_large, "power rule", 15
+    ),
     Case(
         reciprocal,
         jnp.reciprocal,
         _reciprocal_inputs,
-        then(_large, _away_from_zero),
+        {"1024×1024": then(normal((1024, 1024)), _away_from_zero)},
         "reciprocal rule",
+        15,
     ),
-    Case(exp, jnp.exp, _one(0.0, -0.0, 80.0, -100.0), _large, "exponential rule"),
+    Case(
+        exp, jnp.exp, _one(0.0, -0.0, 80.0, -100.0), _one_large, "exponential rule", 15
+    ),
 )

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxbp._errors import as_floats, check_shapes
 from jaxbp.ops._case import Case, normal, then
 from jaxbp.ops._dtypes import accumulator
+from jaxbp.ops._sharding import alike
 
 Labels = Float[Array, "*n k"] | Int[Array, "*n k"] | Bool[Array, "*n k"]
 
@@ -31,10 +32,10 @@ def checked(function: str, prediction, labels) -> tuple[jax.Array, jax.Array]:
     prediction, labels = as_floats(function, prediction=prediction, labels=labels)
     expected = "prediction (*n, k), labels (*n, k)"
     check_shapes(function, expected, prediction=prediction, labels=labels)
-    return prediction, labels
+    return alike(prediction, labels)
 
 
-def loss_case(function, plain, domain, edge, source):
+def loss_case(function, plain, domain, edge, source, residuals):
     """The shapes and regimes that every loss is asked at."""
     shapes = {
         "ordinary": ((5, 3), (5, 3)),
@@ -45,4 +46,5 @@ def loss_case(function, plain, domain, edge, source):
     }
     inputs = {k: then(normal(*s), domain, jax.nn.sigmoid) for k, s in shapes.items()}
     cost = then(normal((8192, 1000), (8192, 1000)), domain, jax.nn.sigmoid)
-    return Case(function, plain, inputs | {"edge": edge}, cost, source)
+    inputs["edge"] = edge
+    return Case(function, plain, inputs, {"8192×1000": cost}, source, residuals)

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 from jaxbp._errors import as_floats, check_shapes
 from jaxbp.ops._case import Case, normal, points
 from jaxbp.ops._dtypes import accumulator
+from jaxbp.ops._sharding import alike
 
 
 def dense(
@@ -32,7 +33,7 @@ def dense(
     """
     x, w, b = as_floats("dense", x=x, w=w, b=b)
     check_shapes("dense", "x (*n, i), w (i, o), b (o,)", x=x, w=w, b=b)
-    return _dense(x, w, b)
+    return _dense(*alike(x, w, b))
 
 
 @jax.custom_vjp
@@ -70,7 +71,8 @@ CASES = (
             "empty batch": normal((0, 3), (3, 4), (4,)),
             "zeros": points([[0.0, 1.0], [0.0, 0.0]], [[0.0], [2.0]], [0.0]),
         },
-        normal((2048, 1024), (1024, 1024), (1024,)),
+        {"2048×1024 → 1024": normal((2048, 1024), (1024, 1024), (1024,))},
         "Nielsen, ch. 2, BP2–BP4",
+        27,
     ),
 )

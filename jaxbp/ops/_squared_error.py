@@ -94,6 +94,7 @@ CASES = (
         None,
         points([[1.0, 0.0, -0.0]], [[1.0, 1e10, 0.0]]),
         "Gauss (1809)",
+        15,
     ),
     loss_case(
         half_squared_error,
@@ -101,5 +102,6 @@ CASES = (
         None,
         points([[1.0, 0.0, -2.0]], [[0.0, 1e10, 0.0]]),
         "Nielsen, ch. 2, eq. 26",
+        15,
     ),
 )

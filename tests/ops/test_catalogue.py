@@ -1,57 +1,67 @@
 """One contract for every op in the catalogue, and wrong rules that break it."""
 
+import os
+import pathlib
+import subprocess
+import sys
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxbp import compare, ops
+from jaxbp import audit, compare, ops
 from jaxbp.ops.catalogue import CASES
 
 KEY = jax.random.key(7)
 REGIMES = [(case, regime) for case in CASES for regime in case.inputs]
 every_op = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-
-# Elements kept between forward and backward at the "ordinary" inputs, argument shapes
-# (5, 3), dense (5, 3) x (3, 4): a rule that starts to keep more must say so here.
-RESIDUALS = {
-    "add": 0,
-    "multiply": 30,
-    "square": 15,
-    "reciprocal": 15,
-    "exp": 15,
-    "sigmoid": 15,
-    "softmax": 15,
-    "dense": 27,
-    "squared_error": 15,
-    "half_squared_error": 15,
-    "binary_cross_entropy": 30,
-    "binary_cross_entropy_with_logits": 30,
-    "cross_entropy": 30,
-    "softmax_cross_entropy": 35,
-}
+# JAX 0.10.2's new representation of rules cannot remat one with a static argument.
+OLD_VJP3 = jax.__version_info__ < (0, 11) and os.environ.get("JAX_CUSTOM_VJP3") == "1"
 
 
-def _inputs(case, regime="ordinary", dtype=jnp.float64):
-    return case.inputs[regime](KEY, dtype)
+def _inputs(case, regime="ordinary", dtype=jnp.float64, key=KEY):
+    return case.inputs[regime](key, dtype)
 
 
-def _cotangent(y, seed=1):
-    return jax.random.normal(jax.random.key(seed), y.shape, y.dtype)
+def _is_floating(x):
+    return jnp.issubdtype(jnp.result_type(x), jnp.floating)
+
+
+def _in_floats(f, args):
+    """`f` as a function of the floating leaves of its arguments, and those leaves."""
+    leaves, tree = jax.tree.flatten(args)
+    floats = [x for x in leaves if _is_floating(x)]
+
+    def of_floats(*floats):
+        rest = iter(floats)
+        merged = [next(rest) if _is_floating(x) else x for x in leaves]
+        outs = jax.tree.leaves(f(*jax.tree.unflatten(tree, merged)))
+        return [y for y in outs if _is_floating(y)]
+
+    return of_floats, floats
+
+
+def _cotangents(ys, seed=1):
+    keys = jax.random.split(jax.random.key(seed), len(ys))
+    pairs = zip(keys, ys, strict=True)
+    return [jax.random.normal(k, y.shape, y.dtype) for k, y in pairs]
 
 
 def _pull(f, args, seed=1):
-    y, back = jax.vjp(f, *args)
-    return y, back(_cotangent(y, seed))
+    """Floating outputs, and a cotangent for every floating leaf of the arguments."""
+    of_floats, floats = _in_floats(f, args)
+    ys, back = jax.vjp(of_floats, *floats)
+    return ys, list(back(_cotangents(ys, seed)))
 
 
 def _assert_close(actual, expected):
-    # The same arithmetic in another order: a few units in the last place of the largest
-    # element, since the sums run over at most 20 terms of its magnitude.
+    # The same arithmetic in another order: each of fewer than a hundred roundings on
+    # the way moves an element by a unit in the last place of the largest one.
     def close(a, b):
         scale = float(jnp.max(jnp.abs(b), initial=0.0))
-        chex.assert_trees_all_close(a, b, rtol=0, atol=20 * 2.3e-16 * scale)
+        chex.assert_trees_all_close(a, b, rtol=0, atol=100 * 2.3e-16 * scale)
 
     jax.tree.map(close, actual, expected)
 
@@ -62,98 +72,143 @@ def _assert_close(actual, expected):
     ids=[f"{case.name}-{regime}" for case, regime in REGIMES],
 )
 def test_value_and_gradient_are_those_of_the_plain_form(case, regime):
+    args = _inputs(case, regime)
     comparison = compare(
-        case.function, *_inputs(case, regime), reference=case.plain, seed=3
+        case.function,
+        *args,
+        reference=case.plain,
+        surrogate=case.surrogate,
+        seed=3,
     )
-    empty = all(0 in leaf.shape for leaf in _inputs(case, regime))
-    expected = {"unproven"} if empty else {"right"}
-    assert {finding.verdict for finding in comparison.findings} == expected, comparison
+    floats = _in_floats(case.function, args)[1]
+    verdicts = {finding.verdict for finding in comparison.findings}
+    if all(x.size == 0 for x in floats):
+        assert verdicts == {"surrogate" if case.surrogate else "unproven"}, comparison
+        return
+    assert comparison.ok, comparison
+    if regime == "ordinary":
+        expected = {"surrogate"} if case.surrogate else {"right"}
+        assert verdicts == expected, comparison
+    assert "less-accurate" not in verdicts, comparison
+
+
+@every_op
+def test_every_rule_inside_is_right_where_it_is_met(case):
+    if case.surrogate:
+        pytest.skip("its gradient is not its primal's, on purpose")
+    audited = audit(case.function, *_inputs(case))
+    assert audited.ok, audited
 
 
 @every_op
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
 def test_dtype_and_shape_of_value_and_cotangents_are_the_arguments(case, dtype):
     args = _inputs(case, dtype=dtype)
-    y, bars = _pull(case.function, args)
-    assert y.dtype == dtype
-    chex.assert_trees_all_equal_shapes_and_dtypes(bars, args)
+    ys, bars = _pull(case.function, args)
+    assert {y.dtype for y in ys} == {jnp.dtype(dtype)}
+    chex.assert_trees_all_equal_shapes_and_dtypes(
+        bars, _in_floats(case.function, args)[1]
+    )
 
 
 @every_op
-def test_jit_remat_scan_and_vmap_give_the_same_gradient(case):
-    args = _inputs(case)
-    expected = _pull(case.function, args)
-    _assert_close(jax.jit(lambda *a: _pull(case.function, a))(*args), expected)
-    _assert_close(_pull(jax.checkpoint(case.function), args), expected)
+def test_jit_scan_and_vmap_give_the_same_gradient(case):
+    of_floats, floats = _in_floats(case.function, _inputs(case))
+    expected = _pull(of_floats, floats)
+    _assert_close(jax.jit(lambda *a: _pull(of_floats, a))(*floats), expected)
 
-    def scanned(*args):
-        return jax.lax.scan(lambda c, _: (c, case.function(*args)), 0, None, length=1)[
-            1
-        ]
+    def scanned(*floats):
+        step = lambda carry, _: (carry, of_floats(*floats))
+        return [y[0] for y in jax.lax.scan(step, 0, None, length=1)[1]]
 
-    y, back = jax.vjp(scanned, *args)
-    _assert_close((y[0], back(_cotangent(y[0])[None])), expected)
-
-    batch = [_inputs_of(case, seed) for seed in (1, 2, 3)]
+    _assert_close(_pull(scanned, floats), expected)
+    keys = jax.random.split(KEY, 3)
+    batch = [_in_floats(case.function, _inputs(case, key=k))[1] for k in keys]
     stacked = [jnp.stack(leaves) for leaves in zip(*batch, strict=True)]
-    mapped = jax.vmap(lambda *a: _pull(case.function, a))(*stacked)
-    one_by_one = [_pull(case.function, args) for args in batch]
+    mapped = jax.vmap(lambda *a: _pull(of_floats, a))(*stacked)
+    one_by_one = [_pull(of_floats, floats) for floats in batch]
     _assert_close(mapped, jax.tree.map(lambda *x: jnp.stack(x), *one_by_one))
 
 
-def _inputs_of(case, seed):
-    return case.inputs["ordinary"](jax.random.key(seed), jnp.float64)
+@every_op
+def test_remat_gives_the_same_gradient(case):
+    of_floats, floats = _in_floats(case.function, _inputs(case))
+    if OLD_VJP3 and case.options:
+        pytest.skip("jax 0.10.2 with JAX_CUSTOM_VJP3: no remat of static arguments")
+    _assert_close(_pull(jax.checkpoint(of_floats), floats), _pull(of_floats, floats))
 
 
 @every_op
 def test_a_zero_cotangent_gives_zero(case):
-    y, back = jax.vjp(case.function, *_inputs(case))
-    for bar in back(jnp.zeros_like(y)):
+    of_floats, floats = _in_floats(case.function, _inputs(case))
+    ys, back = jax.vjp(of_floats, *floats)
+    for bar in back([jnp.zeros_like(y) for y in ys]):
         assert not bar.any()
 
 
 @every_op
 def test_second_derivatives_are_those_of_the_plain_form(case):
+    if case.surrogate or not case.twice:
+        pytest.skip("its docstring says why it has no second derivative")
     args = _inputs(case)
-
-    def energy(f):
-        return lambda *a: jnp.vdot(jax.vjp(f, *a)[1](_cotangent(f(*a)))[0], args[0])
-
-    hand, plain = (
-        jax.grad(energy(f), tuple(range(len(args))))(*args)
-        for f in (case.function, case.plain)
-    )
-    for a, b in zip(hand, plain, strict=True):
-        scale = max(1.0, float(jnp.abs(b).max()))
-        # Two passes of some ten roundings each, amplified by probabilities down to
-        # about 1e-2, which the log losses divide by twice.
-        chex.assert_trees_all_close(a, b, rtol=0, atol=1e4 * 20 * 2.3e-16 * scale)
+    comparison = compare(case.function, *args, reference=case.plain, order=2)
+    assert comparison.ok, comparison
 
 
 @every_op
 def test_residuals_are_those_that_the_docstring_names(case):
-    _, res = getattr(ops, f"{case.name}_fwd")(*_inputs(case))
-    assert sum(np.size(leaf) for leaf in jax.tree.leaves(res)) == RESIDUALS[case.name]
+    _, res = case.fwd(*_inputs(case))
+    assert sum(np.size(leaf) for leaf in jax.tree.leaves(res)) == case.residuals
+
+
+@every_op
+def test_the_public_halves_are_the_rule(case):
+    args = _inputs(case)
+    y, res = case.fwd(*args)
+    outs, tree = jax.tree.flatten(y)
+    bars = case.bwd(res, jax.tree.unflatten(tree, _cotangents(outs)))
+    given = [
+        bar
+        for bar, arg in zip(bars, args, strict=True)
+        for bar in jax.tree.leaves(bar)
+        if arg is not None
+    ]
+    ys, expected = _pull(case.function, args)
+    _assert_close((outs, given), (ys, expected))
 
 
 @every_op
 def test_a_jitted_gradient_is_traced_once(case):
+    of_floats, floats = _in_floats(case.function, _inputs(case))
     chex.clear_trace_counter()
 
     @jax.jit
     @chex.assert_max_traces(n=1)
-    def gradient(*args):
-        return _pull(case.function, args)[1]
+    def gradient(*floats):
+        return _pull(of_floats, floats)[1]
 
-    gradient(*_inputs_of(case, 1))
-    gradient(*_inputs_of(case, 2))
+    gradient(*floats)
+    gradient(*(x + 1 for x in floats))
 
 
 @every_op
 def test_forward_mode_is_refused_by_jax(case):
-    args = _inputs(case)
+    of_floats, floats = _in_floats(case.function, _inputs(case))
     with pytest.raises(TypeError, match="forward-mode"):
-        jax.jvp(case.function, args, args)
+        jax.jvp(of_floats, floats, floats)
+
+
+def test_every_op_is_right_under_shard_map_with_replicated_arguments():
+    script = pathlib.Path(__file__).with_name("sharded.py")
+    flags = "--xla_force_host_platform_device_count=8"
+    done = subprocess.run(
+        [sys.executable, script],
+        env=os.environ | {"XLA_FLAGS": flags},
+        capture_output=True,
+        text=True,
+        timeout=540,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def _sign(bar, y_bar):
@@ -161,7 +216,8 @@ def _sign(bar, y_bar):
 
 
 def _one_percent_in_one_element(bar, y_bar):
-    return bar.ravel().at[0].mul(1.01).reshape(bar.shape)
+    largest = jnp.argmax(jnp.abs(bar))
+    return bar.ravel().at[largest].mul(1.01).reshape(bar.shape)
 
 
 def _dropped(bar, y_bar):
@@ -170,6 +226,22 @@ def _dropped(bar, y_bar):
 
 def _ignores_its_cotangent(bar, y_bar):
     return bar / jnp.where(y_bar == 0, 1, y_bar).ravel()[0]
+
+
+def _faulty(of_floats, leaf, wrong):
+    """`of_floats` with one leaf's cotangent made wrong."""
+
+    @jax.custom_vjp
+    def faulty(*floats):
+        return of_floats(*floats)
+
+    def bwd(floats, y_bars):
+        bars = list(jax.vjp(of_floats, *floats)[1](y_bars))
+        bars[leaf] = wrong(bars[leaf], y_bars[0])
+        return tuple(bars)
+
+    faulty.defvjp(lambda *floats: (of_floats(*floats), floats), bwd)
+    return faulty
 
 
 @every_op
@@ -184,20 +256,18 @@ def _ignores_its_cotangent(bar, y_bar):
     ids=lambda x: getattr(x, "__name__", ""),
 )
 def test_a_wrong_rule_is_reported_at_its_leaf_as_what_it_is(case, wrong, kind):
-    args = _inputs(case)
-    leaf = len(args) - 1
-
-    @jax.custom_vjp
-    def faulty(*args):
-        return case.function(*args)
-
-    def bwd(args, y_bar):
-        bars = list(jax.vjp(case.function, *args)[1](y_bar))
-        bars[leaf] = wrong(bars[leaf], y_bar)
-        return tuple(bars)
-
-    faulty.defvjp(lambda *args: (case.function(*args), args), bwd)
-    comparison = compare(faulty, *args, reference=case.plain)
+    if case.surrogate and wrong is not _ignores_its_cotangent:
+        pytest.skip("only its contract is held")
+    of_floats, floats = _in_floats(case.function, _inputs(case))
+    largest = [float(jnp.abs(bar).max()) for bar in _pull(of_floats, floats)[1]]
+    leaf = int(np.argmax(largest))
+    plain, _ = _in_floats(case.plain, _inputs(case))
+    comparison = compare(
+        _faulty(of_floats, leaf, wrong),
+        *floats,
+        reference=plain,
+        surrogate=case.surrogate,
+    )
     assert not comparison.ok
     bad = [f for f in comparison.findings if f.verdict in ("wrong", "broken-contract")]
     assert [f.argument for f in bad] == [f"[{leaf}]"]
@@ -207,27 +277,7 @@ def test_a_wrong_rule_is_reported_at_its_leaf_as_what_it_is(case, wrong, kind):
 
 def test_every_public_op_is_in_the_catalogue():
     rules = {name.removesuffix("_bwd") for name in ops.__all__ if name.endswith("_bwd")}
-    assert rules == {case.name for case in CASES}
+    assert rules == {case.op.__name__ for case in CASES}
     for name in rules:
         assert {name, f"{name}_fwd", f"{name}_bwd"} <= set(ops.__all__)
         assert "Source:" in getattr(ops, name).__doc__
-
-
-def test_losses_at_certain_labels_stay_finite():
-    certain, labels = jnp.array([[0.0, 1.0]]), jnp.array([[0.0, 1.0]])
-    for loss in (ops.cross_entropy, ops.binary_cross_entropy):
-        value, p_bar = jax.value_and_grad(lambda p, f=loss: f(p, labels)[0])(certain)
-        assert value == 0
-        assert jnp.isfinite(p_bar).all()
-    logits = jnp.array([[1e4, -1e4]])
-    for loss in (ops.softmax_cross_entropy, ops.binary_cross_entropy_with_logits):
-        value, bar = jax.value_and_grad(lambda x, f=loss: f(x, labels)[0])(logits)
-        assert jnp.isfinite(value)
-        assert jnp.isfinite(bar).all()
-
-
-def test_integer_and_boolean_labels_are_numbers():
-    logits, classes = jnp.array([[0.3, -1.2]]), jnp.array([[1, 0]])
-    as_floats = ops.softmax_cross_entropy(logits, classes.astype(float))
-    assert ops.softmax_cross_entropy(logits, classes) == as_floats
-    assert ops.softmax_cross_entropy(logits, classes.astype(bool)) == as_floats
