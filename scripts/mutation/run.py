@@ -1,0 +1,154 @@
+"""One op: its mutants, asked of `compare` until it says no, and what it let pass."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+
+from jaxbp import compare, ops
+from jaxbp.ops._case import Case
+from scripts.mutation.equivalence import judge
+from scripts.mutation.inputs import asked, batches, squared
+from scripts.mutation.mutants import Mutant, mutants
+
+Outcome = Literal["quick", "regimes", "full", "equivalent", "kink", "survived"]
+OUTCOMES: tuple[Outcome, ...] = Outcome.__args__  # pyright: ignore
+KILLED = OUTCOMES[:3]
+_LEAST = 1000  # inputs at which equivalence is to be shown
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of a mutant: killed by which question, or why not.
+
+    `where` is the equation that was changed, `what` the change; `verdict` is what
+    `compare` said when it was killed, `inputs` how many the judge compared.
+    """
+
+    op: str
+    where: str
+    what: str
+    outcome: Outcome
+    verdict: str = ""
+    inputs: int = 0
+    example: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """An op's mutants; `alarms` are questions that the true rule itself fails."""
+
+    op: str
+    fates: tuple[Fate, ...]
+    alarms: tuple[str, ...]
+    seconds: float
+
+    def count(self, *outcomes: str) -> int:
+        return sum(fate.outcome in outcomes for fate in self.fates)
+
+
+def run(case: Case, *, seed: int = 0, limit: int | None = None) -> Result:
+    """Mutate a case's rule; `limit` takes that many of its mutants, evenly chosen."""
+    started = time.monotonic()
+    with jax.enable_x64(True):
+        trial = _Trial(case, seed)
+        todo = trial.mutants()
+        if limit is not None and limit < len(todo):
+            todo = [todo[k * len(todo) // limit] for k in range(limit)]
+        fates = tuple(trial.fate(mutant, square) for mutant, square in todo)
+    jax.clear_caches()
+    return Result(case.name, fates, trial.alarms, time.monotonic() - started)
+
+
+class _Trial:
+    """The questions that the true rule passes, and a mutant's way through them."""
+
+    def __init__(self, case: Case, seed: int):
+        self.case, self.seed = case, seed
+        self.fwd: Callable = getattr(ops, f"{case.name}_fwd")
+        self.bwd: Callable = getattr(ops, f"{case.name}_bwd")
+        ordinary = asked(case, "ordinary")
+        regimes = [asked(case, name) for name in case.inputs if name != "ordinary"]
+        # An empty regime proves nothing, of a true rule as of a mutant.
+        self.regimes = [args for args in regimes if self._passes(args)]
+        self.shapes = {False: ordinary}
+        if self._passes(squared(ordinary)):
+            self.shapes[True] = squared(ordinary)
+        self.alarms = tuple(
+            f"{effort} at the ordinary inputs"
+            for effort in ("quick", "full")
+            if not self._passes(ordinary, effort=effort)
+        )
+
+    def mutants(self) -> list[tuple[Mutant, bool]]:
+        """At the ordinary shapes; at square ones those that fit only there."""
+        found = [(m, False) for m in self._mutants_at(self.shapes[False])]
+        if True in self.shapes:
+            ordinary = self._backward_arguments(self.shapes[False])
+            for mutant in self._mutants_at(self.shapes[True]):
+                try:
+                    jax.eval_shape(mutant.of(self.bwd), *ordinary)
+                except Exception:
+                    found.append((mutant, True))
+        return found
+
+    def fate(self, mutant: Mutant, square: bool) -> Fate:
+        args = self.shapes[square]
+        bwd = mutant.of(self.bwd)
+
+        def ends(outcome: Outcome, verdict="", **more):
+            where = f"{mutant.where} (square)" if square else mutant.where
+            name = self.case.name
+            return Fate(name, where, mutant.what, outcome, verdict, **more)
+
+        if verdict := self._killing(bwd, [args], "quick"):
+            return ends("quick", verdict)
+        inputs = batches(self.case, square=square, seed=self.seed)
+        judgement = judge(self.fwd, self.bwd, bwd, inputs)
+        shown = judgement.inputs >= _LEAST
+        if judgement.verdict == "equivalent" and shown:
+            return ends("equivalent", inputs=judgement.inputs)
+        if verdict := self._killing(bwd, self.regimes, "quick"):
+            return ends("regimes", verdict)
+        if verdict := self._killing(bwd, [args], "full"):
+            return ends("full", verdict)
+        outcome = "kink" if judgement.verdict == "kink" and shown else "survived"
+        example = " ".join(str(judgement.example).split())
+        return ends(outcome, inputs=judgement.inputs, example=example)
+
+    def _killing(self, bwd, places: Sequence[Any], effort) -> str:
+        """The first verdict that is not ok, "" where all are."""
+        for args in places:
+            try:
+                comparison = compare(self._rule(bwd), *args, effort=effort)
+            except Exception:  # the mutant does not evaluate at these shapes
+                if effort == "full" or args in self.shapes.values():
+                    raise
+                continue
+            if not comparison.ok:
+                return comparison.verdict
+        return ""
+
+    def _passes(self, args, **options) -> bool:
+        try:
+            return compare(self._rule(self.bwd), *args, **options).ok
+        except Exception:  # square shapes may be none of the function's
+            return False
+
+    def _rule(self, bwd: Callable) -> Callable:
+        def function(*args):
+            return self.case.function(*args)
+
+        function.__name__ = self.case.name
+        rule = jax.custom_vjp(function)
+        rule.defvjp(self.fwd, bwd)
+        return rule
+
+    def _mutants_at(self, args) -> list[Mutant]:
+        return mutants(self.bwd, self._backward_arguments(args), self.seed)
+
+    def _backward_arguments(self, args):
+        y, res = self.fwd(*args)
+        return res, y
