@@ -3,6 +3,8 @@
 The judge of the instrument's misses: it shares nothing with `jaxbp.instrument`.
 """
 
+import functools
+import operator
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
@@ -13,12 +15,12 @@ from jax.flatten_util import ravel_pytree
 
 Rule = Callable[..., Any]
 _EPS = 2.0**-52
-_DRAWS = 8
-# An entry is the product of at most some tens of roundings of half an eps each, by
-# which two orders of the same arithmetic differ; the draws find the largest effect of
-# one eps in every residual at once to within a factor of two or so.
+_DRAWS = 4
+# Two orders of the same arithmetic differ by some tens of roundings of half an eps
+# each; the largest of the draws is within a factor of a few of what one eps in every
+# residual can do at worst.
 _ROUNDINGS = 64
-_CHUNK = 64  # inputs that are differentiated at once: bounds the memory
+_CHUNK = 256  # inputs that are differentiated at once: bounds the memory
 _KINKS = 64  # differing inputs that are looked at from both sides
 
 
@@ -34,54 +36,69 @@ class Judgement(NamedTuple):
     example: Any = None
 
 
-def judge(
-    fwd: Rule, bwd: Rule, mutated: Rule, batches: Iterable[tuple[Any, ...]]
-) -> Judgement:
-    """Hold the Jacobian of `mutated` against that of `bwd`.
+class Judge:
+    """Holds the Jacobians of mutants against that of the true rule.
 
-    Args:
-        fwd: args to (value, residuals).
-        bwd: (residuals, cotangent) to cotangents, the true one.
-        mutated: the same, changed.
-        batches: arguments, stacked along a new first axis. A batch at whose shapes the
-            mutant does not evaluate says nothing.
-    Returns:
-        Judgement: `different` at the first batch that shows it.
+    `fwd` takes arguments to (value, residuals), `bwd` (residuals, cotangent) to
+    cotangents; `batches` are arguments, each stacked along a new first axis.
     """
-    count, kinks = 0, None
 
-    def difference(args):
-        y, res = fwd(*args)
-        true, other = _jacobian(bwd, y, res), _jacobian(mutated, y, res)
-        finite = jnp.isfinite(ravel_pytree(y)[0])
-        # Where the value or the true derivative is infinite nothing is held against it.
-        held = finite[:, None] & jnp.isfinite(true)
-        near = jnp.abs(other - true) <= _allowed(bwd, y, res, true)
-        return finite.all(), held & ~near
+    def __init__(self, fwd: Rule, bwd: Rule, batches: Iterable[tuple[Any, ...]]):
+        self.fwd, self.bwd = fwd, bwd
+        self.chunks = [chunk for batch in batches for chunk in _chunks(batch)]
+        self._truth = jax.jit(jax.vmap(self._true))
 
-    def over(batch):
-        return jax.lax.map(lambda a: _counted(difference(a)), batch, batch_size=_CHUNK)
+    def __call__(self, mutated: Rule) -> Judgement:
+        """`different` at the first input that shows it.
 
-    for batch in batches:
-        try:
-            counted, differs = map(np.asarray, jax.jit(over)(batch))
-        except (TypeError, ValueError, LookupError):  # not at these shapes
-            continue
-        count += int(counted.sum())
-        if not differs.any():
-            continue
-        some = np.flatnonzero(differs)
-        points = [jax.tree.map(lambda x, k=k: x[k], batch) for k in some[:_KINKS]]
-        for point in points:
-            if not _is_kink(fwd, bwd, mutated, point, difference(point)[1]):
-                return Judgement("different", count, point)
-        kinks = points[0]
-    return Judgement("equivalent" if kinks is None else "kink", count, kinks)
+        Shapes at which the mutant does not evaluate say nothing.
+        """
+        count, kink = 0, None
+        other_of = jax.jit(jax.vmap(functools.partial(_jacobian, mutated)))
+        sides = jax.jit(functools.partial(self._sides, mutated))
+        for chunk in self.chunks:
+            y, res, true, allowed, finite = self._truth(chunk)
+            try:
+                other = np.asarray(other_of(y, res))
+            except (TypeError, ValueError, LookupError):  # not at these shapes
+                continue
+            count += int(np.sum(finite))
+            with np.errstate(invalid="ignore"):
+                near = np.abs(other - true) <= allowed
+            # Where value or true derivative are infinite nothing is held against it.
+            held = np.isfinite(true) & np.isfinite(_rows(y))[:, :, None]
+            differs = held & ~near
+            for k in np.flatnonzero(differs.any(axis=(1, 2)))[:_KINKS]:
+                kink = jax.tree.map(operator.itemgetter(k), chunk)
+                if not _between(*map(np.asarray, sides(kink)), differs[k]):
+                    return Judgement("different", count, kink)
+        return Judgement("equivalent" if kink is None else "kink", count, kink)
 
+    def _true(self, args):
+        y, res = self.fwd(*args)
+        true = _jacobian(self.bwd, y, res)
+        finite = jnp.isfinite(ravel_pytree(y)[0]).all()
+        return y, res, true, _allowed(self.bwd, y, res, true), finite
 
-def _counted(result):
-    counted, differs = result
-    return counted, differs.any()
+    def _sides(self, mutated, args):
+        """The true Jacobian from the left and the right of each input, the mutant's."""
+        leaves, tree = jax.tree.flatten(args)
+        chosen = [k for k, x in enumerate(leaves) if _is_float(x)]
+        flat, unravel = ravel_pytree([leaves[k] for k in chosen])
+
+        def jacobian(rule, values):
+            new = dict(zip(chosen, unravel(values), strict=True))
+            at = [new.get(k, x) for k, x in enumerate(leaves)]
+            return _jacobian(rule, *self.fwd(*jax.tree.unflatten(tree, at)))
+
+        def column(k):
+            step = 1e-6 * jnp.maximum(1.0, jnp.abs(flat[k]))
+            step *= jnp.array([-1.0, 1.0])
+            moved = jax.vmap(lambda h: jacobian(self.bwd, flat.at[k].add(h)))(step)
+            return moved[:, :, k]
+
+        columns = jax.lax.map(column, jnp.arange(flat.size))
+        return columns[:, 0].T, columns[:, 1].T, jacobian(mutated, flat)
 
 
 def _jacobian(bwd: Rule, y: Any, res: Any) -> jax.Array:
@@ -102,51 +119,47 @@ def _allowed(bwd: Rule, y: Any, res: Any, true: jax.Array) -> jax.Array:
     down, and what that moves an entry bounds what rounding within the rule can do, but
     for the rounding of the entry. Integers stay: labels and edge points are exact.
     """
-    moved = jnp.zeros_like(true)
-    for key in jax.random.split(jax.random.key(0), _DRAWS):
-        change = jnp.abs(_jacobian(bwd, y, _perturbed(res, key)) - true)
-        moved = jnp.fmax(moved, jnp.where(jnp.isfinite(change), change, 0))
+    leaves, tree = jax.tree.flatten(res)
+    signs = np.random.default_rng(0).choice((-1.0, 1.0), (_DRAWS, len(leaves), 64))
+
+    def draw(moved, signs):
+        pairs = zip(leaves, signs, strict=True)
+        other = jax.tree.unflatten(tree, [_perturbed(x, s) for x, s in pairs])
+        change = jnp.abs(_jacobian(bwd, y, other) - true)
+        return jnp.fmax(moved, jnp.where(jnp.isfinite(change), change, 0)), None
+
+    moved, _ = jax.lax.scan(draw, jnp.zeros_like(true), signs)
     return _ROUNDINGS * (moved + _EPS * jnp.abs(true))
 
 
-def _perturbed(res, key):
-    leaves, tree = jax.tree.flatten(res)
-    keys = jax.random.split(key, len(leaves) + 1)
-
-    def new(x, key):
-        if not _is_float(x):
-            return x
-        sign = jax.random.rademacher(key, jnp.shape(x), x.dtype)
-        return jnp.where(x == jnp.round(x), x, x * (1 + _EPS * sign))
-
-    moved = [new(x, key) for x, key in zip(leaves, keys[1:], strict=True)]
-    return jax.tree.unflatten(tree, moved)
+def _perturbed(x, signs):
+    if not _is_float(x):
+        return x
+    sign = jnp.resize(signs, jnp.shape(x))
+    return jnp.where(x == jnp.round(x), x, x * (1 + _EPS * sign))
 
 
-def _is_kink(fwd: Rule, bwd: Rule, mutated: Rule, args: Any, differs: Any) -> bool:
-    """Whether every entry that differs lies between the two one-sided derivatives."""
-    leaves, tree = jax.tree.flatten(args)
-    chosen = [k for k, x in enumerate(leaves) if _is_float(x)]
-    flat, unravel = ravel_pytree([leaves[k] for k in chosen])
-    steps = 1e-6 * jnp.maximum(1.0, jnp.abs(flat))
-
-    def jacobian(rule, values):
-        new = dict(zip(chosen, unravel(values), strict=True))
-        at = [new.get(k, x) for k, x in enumerate(leaves)]
-        return _jacobian(rule, *fwd(*jax.tree.unflatten(tree, at)))
-
-    def column(k):
-        step = jnp.zeros_like(flat).at[k].set(steps[k])
-        return [jacobian(bwd, flat + s * step)[:, k] for s in (-1, 1)]
-
-    left, right = (np.asarray(x).T for x in jax.lax.map(column, jnp.arange(flat.size)))
-    other = np.asarray(jacobian(mutated, flat))
+def _between(left, right, other, differs) -> bool:
+    """Whether every entry that differs lies between two one-sided derivatives."""
+    left, right, other = left[differs], right[differs], other[differs]
     low, high = np.minimum(left, right), np.maximum(left, right)
-    # Over a step of 1e-6 a smooth derivative moves by about as much of itself.
-    slack = 1e-4 * (np.abs(left) + np.abs(right))
-    jumps = high - low > 10 * slack
-    between = (low - slack <= other) & (other <= high + slack)
-    return bool((jumps & between)[np.asarray(differs)].all())
+    with np.errstate(invalid="ignore"):
+        # Over a step of 1e-6 a smooth derivative moves by about as much of itself.
+        slack = 1e-4 * (np.abs(left) + np.abs(right))
+        jumps = high - low > 10 * slack
+        return bool((jumps & (low - slack <= other) & (other <= high + slack)).all())
+
+
+def _rows(y) -> np.ndarray:
+    """The outputs of every input of a chunk."""
+    leaves = [np.asarray(x) for x in jax.tree.leaves(y)]
+    return np.concatenate([x.reshape(len(x), -1) for x in leaves], axis=1)
+
+
+def _chunks(batch):
+    count = len(jax.tree.leaves(batch)[0])
+    for k in range(0, count, _CHUNK):
+        yield jax.tree.map(operator.itemgetter(slice(k, k + _CHUNK)), batch)
 
 
 def _is_float(x: Any) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxbp.ops._case import Case
 
-_MANY = 4000  # of which at least 1,000 must be inside the domain
+_MANY = 4096  # of which at least 1,000 must be inside the domain
 _FEW = 64
 _SPECIAL = (0.0, -0.0, 1.0, -1.0, 0.5, 2.0, -2.0, 30.0, -30.0, 750.0, -750.0)
 _SPECIAL += (1e-30, -1e-30, 1e-8, -1e-8, 1e3, -1e3, 1e10, -1e10)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Literal
 
 from jaxbp._jaxpr import (
     as_rule,
@@ -161,8 +162,9 @@ _OUTPUT = {
     "negated": lambda x: -x,
     "twice": lambda x: 2 * x,
     "1 % too large": lambda x: 1.01 * x,
-    "1 % too large in the last element": lambda x: x
-    * jnp.ones(x.size).at[-1:].set(1.01).reshape(x.shape).astype(x.dtype),
+    "1 % too large in the last element": lambda x: (
+        x * jnp.ones(x.size).at[-1:].set(1.01).reshape(x.shape).astype(x.dtype)
+    ),
     "transposed": transposed,
 }
 
@@ -188,7 +190,7 @@ def _replaced(k, number):
         scope = [*inputs, *jaxpr.consts]
         env = dict(zip([*jaxpr.invars, *jaxpr.constvars], scope, strict=True))
         for eqn in jaxpr.eqns:
-            values = [env[v] if v in env else v.val for v in eqn.invars]
+            values = [v.val if isinstance(v, Literal) else env[v] for v in eqn.invars]
             outs = run_equation(eqn, values)
             env.update(zip(eqn.outvars, outs, strict=True))
             scope += outs
@@ -229,5 +231,3 @@ def _is_key(leaf) -> bool:
 
 def _is_array(leaf: object) -> bool:
     return isinstance(leaf, (jax.Array, np.ndarray))
-
-

@@ -244,9 +244,7 @@ def _alternatives(eqn) -> Iterator[dict[str, Any]]:
         yield from _others("permutation", params, rank, itertools.permutations)
     elif name == "broadcast_in_dim":
         rank = len(params["shape"])
-        yield from _others(
-            "broadcast_dimensions", params, rank, itertools.combinations
-        )
+        yield from _others("broadcast_dimensions", params, rank, itertools.combinations)
     elif name in ("cumsum", "cumprod", "cummax", "cumlogsumexp", "scan"):
         yield {"reverse": not params["reverse"]}
         if "axis" in params:

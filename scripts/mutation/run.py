@@ -1,15 +1,17 @@
 """One op: its mutants, asked of `compare` until it says no, and what it let pass."""
 
+import contextlib
+import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 
 from jaxbp import compare, ops
 from jaxbp.ops._case import Case
-from scripts.mutation.equivalence import judge
+from scripts.mutation.equivalence import Judge
 from scripts.mutation.inputs import asked, batches, squared
 from scripts.mutation.mutants import Mutant, mutants
 
@@ -24,7 +26,8 @@ class Fate:
     """What became of a mutant: killed by which question, or why not.
 
     `where` is the equation that was changed, `what` the change; `verdict` is what
-    `compare` said when it was killed, `inputs` how many the judge compared.
+    `compare` said when it was killed, or else the judge; `inputs` how many the judge
+    compared, `example` one that tells it from the true rule.
     """
 
     op: str
@@ -95,45 +98,43 @@ class _Trial:
         return found
 
     def fate(self, mutant: Mutant, square: bool) -> Fate:
-        args = self.shapes[square]
-        bwd = mutant.of(self.bwd)
+        args, bwd = self.shapes[square], mutant.of(self.bwd)
 
-        def ends(outcome: Outcome, verdict="", **more):
+        def ends(outcome: Outcome, verdict: str = "", inputs: int = 0, example=None):
             where = f"{mutant.where} (square)" if square else mutant.where
-            name = self.case.name
-            return Fate(name, where, mutant.what, outcome, verdict, **more)
+            shown = "" if example is None else " ".join(str(example).split())
+            return Fate(
+                self.case.name, where, mutant.what, outcome, verdict, inputs, shown
+            )
 
-        if verdict := self._killing(bwd, [args], "quick"):
+        if verdict := self._refused(bwd, args):
             return ends("quick", verdict)
-        inputs = batches(self.case, square=square, seed=self.seed)
-        judgement = judge(self.fwd, self.bwd, bwd, inputs)
-        shown = judgement.inputs >= _LEAST
-        if judgement.verdict == "equivalent" and shown:
-            return ends("equivalent", inputs=judgement.inputs)
-        if verdict := self._killing(bwd, self.regimes, "quick"):
-            return ends("regimes", verdict)
-        if verdict := self._killing(bwd, [args], "full"):
-            return ends("full", verdict)
-        outcome = "kink" if judgement.verdict == "kink" and shown else "survived"
-        example = " ".join(str(judgement.example).split())
-        return ends(outcome, inputs=judgement.inputs, example=example)
+        verdict, count, example = self._judge(square)(bwd)
+        if verdict == "equivalent" and count >= _LEAST:
+            return ends("equivalent", inputs=count)
+        for elsewhere in self.regimes:
+            with contextlib.suppress(TypeError, ValueError, LookupError):
+                # It may not evaluate at these shapes; then they say nothing.
+                if verdict_there := self._refused(bwd, elsewhere):
+                    return ends("regimes", verdict_there)
+        if verdict_there := self._refused(bwd, args, effort="full"):
+            return ends("full", verdict_there)
+        choice = verdict == "kink" and count >= _LEAST
+        return ends("kink" if choice else "survived", verdict, count, example)
 
-    def _killing(self, bwd, places: Sequence[Any], effort) -> str:
-        """The first verdict that is not ok, "" where all are."""
-        for args in places:
-            try:
-                comparison = compare(self._rule(bwd), *args, effort=effort)
-            except Exception:  # the mutant does not evaluate at these shapes
-                if effort == "full" or args in self.shapes.values():
-                    raise
-                continue
-            if not comparison.ok:
-                return comparison.verdict
-        return ""
+    @functools.cache  # noqa: B019 - a trial lives as long as its op
+    def _judge(self, square: bool) -> Judge:
+        inputs = batches(self.case, square=square, seed=self.seed)
+        return Judge(self.fwd, self.bwd, inputs)
+
+    def _refused(self, bwd, args, **options) -> str:
+        """The verdict on a rule, "" where it is ok."""
+        comparison = compare(self._rule(bwd), *args, **options)
+        return "" if comparison.ok else comparison.verdict
 
     def _passes(self, args, **options) -> bool:
         try:
-            return compare(self._rule(self.bwd), *args, **options).ok
+            return not self._refused(self.bwd, args, **options)
         except Exception:  # square shapes may be none of the function's
             return False
 
