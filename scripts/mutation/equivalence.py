@@ -70,7 +70,8 @@ class Judge:
             differs = held & ~near
             for k in np.flatnonzero(differs.any(axis=(1, 2)))[:_KINKS]:
                 kink = jax.tree.map(operator.itemgetter(k), chunk)
-                if not _between(*map(np.asarray, sides(kink)), differs[k]):
+                left, right, mutant = map(np.asarray, sides(kink))
+                if not _between(left, right, mutant, differs[k]):
                     return Judgement("different", count, kink)
         return Judgement("equivalent" if kink is None else "kink", count, kink)
 

@@ -118,8 +118,8 @@ def _swap(eqn):
 
 def _drop(eqn):
     name, neutral = eqn.primitive.name, _NEUTRAL.get(eqn.primitive.name)
-    for k, operand in enumerate(eqn.invars if neutral is not None else ()):
-        if is_float(operand.aval):
+    for k, operand in enumerate(eqn.invars):
+        if neutral is not None and is_float(operand.aval):
             fill = functools.partial(jnp.full_like, fill_value=neutral)
             yield f"operand {k} dropped", with_operand(k, fill)
     if name in ("max", "min", "select_n"):
@@ -145,12 +145,13 @@ def _constant(eqn):
     for k, operand in enumerate(eqn.invars):
         if not isinstance(operand, Literal) or np.ndim(operand.val):
             continue
-        if operand.aval.dtype == bool:
+        dtype = jnp.result_type(operand.val)
+        if jnp.issubdtype(dtype, jnp.bool_):
             yield f"constant {k}: turned", with_operand(k, np.logical_not)
             continue
         for what, f in _CONSTANTS.items():
 
-            def new(c, f=f, dtype=operand.aval.dtype):
+            def new(c, f=f, dtype=dtype):
                 return np.asarray(f(np.asarray(c)), dtype)
 
             yield f"constant {operand.val}: {what}", with_operand(k, new)
@@ -178,15 +179,16 @@ def _exchange(eqn):
         for k, operand in enumerate(eqn.invars):
             if square(operand.aval):
                 yield f"operand {k} transposed", with_operand(k, transposed)
-    if name in ("scatter-add", "scatter_add"):
+    if name == "scatter-add":
         # Overwritten instead of accumulated: repeated indices lose.
         yield "overwritten", _overwritten
 
 
 def _overwritten(eqn, ins, scope):
-    names = ("indices_are_sorted", "unique_indices", "mode")
+    operand, indices, updates = ins
+    names = ("dimension_numbers", "indices_are_sorted", "unique_indices", "mode")
     options = {name: eqn.params[name] for name in names}
-    return [lax.scatter(*ins, eqn.params["dimension_numbers"], **options)]
+    return [lax.scatter(operand, indices, updates, **options)]
 
 
 def _reduction(eqn):
