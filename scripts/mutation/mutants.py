@@ -4,6 +4,7 @@ A mutant is a program, not an array of numbers: at other shapes and dtypes the t
 is traced anew and the same thing is changed in it.
 """
 
+import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from jaxbp._jaxpr import (
     evaluate_changed,
     live,
     run_equation,
+    site_of,
     trace,
 )
 from scripts.mutation.operators import (
@@ -91,7 +93,7 @@ def equations(jaxpr: Jaxpr) -> Iterator[tuple[tuple[int, ...], Any, list[Any]]]:
 
 def _all(jaxpr: Jaxpr, rng: random.Random) -> Iterator[Mutant]:
     for path, eqn, scope in equations(jaxpr):
-        where = _shown(eqn)
+        where = _shown(eqn, jaxpr.eqns[path[0]])
         for what, change in [*changes(eqn), *_rewired(eqn, scope, rng)]:
             yield Mutant(where, what, _at(path, eqn.primitive.name, change))
     yield from _of_inputs(jaxpr)
@@ -214,8 +216,13 @@ def _like(operand, scope, rng) -> list[int]:
     return sorted(rng.sample(same, min(_OTHERS, len(same))))
 
 
-def _shown(eqn) -> str:
-    return " ".join(str(eqn).split())
+def _shown(eqn, outermost) -> str:
+    """As JAX prints it, of a call or a loop its name alone, and its line."""
+    text = " ".join(str(eqn).split())
+    if any(True for _ in bodies(eqn)):
+        text = f"{eqn.primitive.name} {eqn.params.get('name', '')}".rstrip()
+    site = site_of(outermost)
+    return f"{text} at {os.path.relpath(site)}" if site else text
 
 
 def _text(bwd, args) -> str:

@@ -154,7 +154,7 @@ def _constant(eqn):
             def new(c, f=f, dtype=dtype):
                 return np.asarray(f(np.asarray(c)), dtype)
 
-            yield f"constant {operand.val}: {what}", with_operand(k, new)
+            yield f"constant {np.asarray(operand.val)}: {what}", with_operand(k, new)
 
 
 def _index(eqn):

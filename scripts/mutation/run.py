@@ -73,17 +73,25 @@ class _Trial:
         self.fwd: Callable = getattr(ops, f"{case.name}_fwd")
         self.bwd: Callable = getattr(ops, f"{case.name}_bwd")
         ordinary = asked(case, "ordinary")
-        regimes = [asked(case, name) for name in case.inputs if name != "ordinary"]
-        # An empty regime proves nothing, of a true rule as of a mutant.
-        self.regimes = [args for args in regimes if self._passes(args)]
         self.shapes = {False: ordinary}
-        if self._passes(squared(ordinary)):
-            self.shapes[True] = squared(ordinary)
+        with contextlib.suppress(Exception):  # may be none of the function's
+            if not self._refused(self.bwd, squared(ordinary)):
+                self.shapes[True] = squared(ordinary)
+        full = self._refused(self.bwd, ordinary, effort="full")
+        verdicts = {"ordinary, full effort": full}
+        self.regimes = []
+        for name in case.inputs:
+            args = asked(case, name)
+            verdicts[name] = self._refused(self.bwd, args)
+            if not verdicts[name] and name != "ordinary":
+                self.regimes.append(args)
+        # An empty regime proves nothing, of a true rule as of a mutant.
         self.alarms = tuple(
-            f"{effort} at the ordinary inputs"
-            for effort in ("quick", "full")
-            if not self._passes(ordinary, effort=effort)
+            f"{verdict} at {name}"
+            for name, verdict in verdicts.items()
+            if verdict not in ("", "unproven") or (verdict and "ordinary" in name)
         )
+        self._judge = functools.cache(self._judged_at)
 
     def mutants(self) -> list[tuple[Mutant, bool]]:
         """At the ordinary shapes; at square ones those that fit only there."""
@@ -122,8 +130,7 @@ class _Trial:
         choice = verdict == "kink" and count >= _LEAST
         return ends("kink" if choice else "survived", verdict, count, example)
 
-    @functools.cache  # noqa: B019 - a trial lives as long as its op
-    def _judge(self, square: bool) -> Judge:
+    def _judged_at(self, square: bool) -> Judge:
         inputs = batches(self.case, square=square, seed=self.seed)
         return Judge(self.fwd, self.bwd, inputs)
 
@@ -131,12 +138,6 @@ class _Trial:
         """The verdict on a rule, "" where it is ok."""
         comparison = compare(self._rule(bwd), *args, **options)
         return "" if comparison.ok else comparison.verdict
-
-    def _passes(self, args, **options) -> bool:
-        try:
-            return not self._refused(self.bwd, args, **options)
-        except Exception:  # square shapes may be none of the function's
-            return False
 
     def _rule(self, bwd: Callable) -> Callable:
         def function(*args):
