@@ -169,7 +169,7 @@ def test_the_judge_knows_a_choice_of_subgradient_from_a_mistake():
 
 
 def test_mutants_of_an_op_are_killed_and_counted():
-    result = run(CASE["multiply"], limit=3)
+    result = run(CASE["exp"], limit=3)
     assert [fate.outcome for fate in result.fates] == ["quick"] * 3
     assert not result.alarms
     assert report(result)
@@ -181,15 +181,15 @@ def test_what_the_instrument_lets_pass_is_a_survivor(monkeypatch, capsys):
         ok, verdict = True, "right"
 
     monkeypatch.setattr(trials, "compare", lambda *args, **options: Ok)
-    assert main(["--only", "multiply", "--limit", "2"]) == 1
+    assert main(["--only", "exp", "--limit", "2"]) == 1
     out = capsys.readouterr().out
     assert "killed: 0 of 2" in out
     assert "survived: `compare` is ok" in out
     Ok.ok = False
     Ok.verdict = "wrong"
-    assert main(["--only", "multiply", "--limit", "2"]) == 1
+    assert main(["--only", "exp", "--limit", "2"]) == 1
     out = capsys.readouterr().out
-    assert "false alarm: the true rule of multiply: wrong at ordinary, full" in out
+    assert "false alarm: the true rule of exp: wrong at ordinary, full" in out
 
 
 def test_too_many_equivalent_mutants_are_not_taken_for_an_answer(capsys):

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,7 +61,7 @@ def report(total: Result) -> bool:
         for fate in fates:
             print(f"  {fate.op}: {fate.what}\n    {fate.where}")
             if fate.example:
-                print(f"    {fate.verdict} at {fate.example}")
+                print(f"    {fate.verdict} at {textwrap.shorten(fate.example, 300)}")
     for alarm in total.alarms:
         print(f"false alarm: the true rule of {alarm}")
     return rate >= _LEAST_KILLED and share <= _MOST_EQUIVALENT and not total.alarms
