@@ -6,7 +6,6 @@ is another one, and reads axes and lengths from that.
 """
 
 import functools
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from jax import lax
 from jax.extend.core import Literal
 
 from jaxbp._jaxpr import run_equation
+from scripts.mutation.parameters import alternatives
 
 Eqn = Any
 Change = Callable[[Eqn, list[Any], list[Any]], Sequence[Any]]
@@ -229,50 +229,12 @@ def _parameter(eqn):
     """Other axes, permutations, starts, directions, powers: by their number."""
 
     def change(eqn, ins, scope, k):
-        params = eqn.params | list(_alternatives(eqn))[k]
+        params = eqn.params | list(alternatives(eqn))[k]
         return run_equation(eqn.replace(params=params), ins)
 
-    for k, new in enumerate(_alternatives(eqn)):
+    for k, new in enumerate(alternatives(eqn)):
         what = ", ".join(f"{n}={eqn.params[n]} → {v}" for n, v in new.items())
         yield what, functools.partial(change, k=k)
-
-
-def _alternatives(eqn) -> Iterator[dict[str, Any]]:
-    name, params = eqn.primitive.name, eqn.params
-    rank = eqn.invars[0].aval.ndim if eqn.invars else 0
-    if "axes" in params and isinstance(params["axes"], tuple):
-        yield from _others("axes", params, rank, itertools.combinations)
-    elif name == "transpose":
-        yield from _others("permutation", params, rank, itertools.permutations)
-    elif name == "broadcast_in_dim":
-        rank = len(params["shape"])
-        yield from _others("broadcast_dimensions", params, rank, itertools.combinations)
-    elif name in ("cumsum", "cumprod", "cummax", "cumlogsumexp", "scan"):
-        yield {"reverse": not params["reverse"]}
-        if "axis" in params:
-            yield from ({"axis": k} for k in range(rank) if k != params["axis"])
-    elif name == "integer_pow":
-        yield from ({"y": params["y"] + step} for step in (1, -1))
-    elif name == "slice":
-        start, limit = params["start_indices"], params["limit_indices"]
-        for axis, step in itertools.product(range(rank), (1, -1)):
-            shift = step * np.eye(rank, dtype=int)[axis]
-            moved = [tuple(map(int, np.add(x, shift))) for x in (start, limit)]
-            if min(moved[0]) >= 0 and np.all(moved[1] <= eqn.invars[0].aval.shape):
-                yield {"start_indices": moved[0], "limit_indices": moved[1]}
-    elif name == "dot_general":
-        (left, right), batch = params["dimension_numbers"]
-        if len(left) == 1 and not batch[0]:
-            ranks = [v.aval.ndim for v in eqn.invars]
-            for i, j in itertools.product(*map(range, ranks)):
-                if (i, j) != (left[0], right[0]):
-                    yield {"dimension_numbers": (((i,), (j,)), batch)}
-
-
-def _others(name, params, rank, arrangements) -> Iterator[dict[str, Any]]:
-    for other in itertools.islice(arrangements(range(rank), len(params[name])), 6):
-        if other != tuple(params[name]):
-            yield {name: other}
 
 
 def _alike(operand, eqn) -> bool:
