@@ -375,7 +375,8 @@ def _spliced(eqns, env: dict[Any, Any], keep_jax: bool, newvar) -> Iterator[Eqn]
             params = eqn.params
             if not rule:
                 with _inside(eqn):
-                    params = {k: _mapped(v, keep_jax) for k, v in params.items()}
+                    new = functools.partial(without_rules, keep_jax=keep_jax)
+                    params = {k: _mapped(v, new) for k, v in params.items()}
             yield eqn.replace(invars=inputs, outvars=outvars, params=params)
         env.update(zip(eqn.outvars, outvars, strict=True))
 
@@ -388,15 +389,16 @@ def _dropped(rule: Rule, keep_jax: bool) -> bool:
     return not (keep_jax and rule.from_jax)
 
 
-def _mapped(param: Any, keep_jax: bool) -> Any:
+def _mapped(param: Any, new: Callable[[Jaxpr], Jaxpr]) -> Any:
+    """A parameter of an equation with a new jaxpr for each that it holds."""
     if _is_jaxpr(param):
-        return without_rules(param, keep_jax=keep_jax)
+        return new(param)
     if not isinstance(param, tuple):
         return param
-    new = [_mapped(p, keep_jax) for p in param]
-    if all(a is b for a, b in zip(new, param, strict=True)):
+    mapped = [_mapped(p, new) for p in param]
+    if all(a is b for a, b in zip(mapped, param, strict=True)):
         return param
-    return type(param)(*new) if hasattr(param, "_fields") else type(param)(new)
+    return type(param)(*mapped) if hasattr(param, "_fields") else type(param)(mapped)
 
 
 def bodies(eqn: Eqn) -> Iterator[Jaxpr]:
@@ -506,6 +508,50 @@ def run_equation(eqn: Eqn, inputs: Sequence[Any]) -> list[Any]:
     with eqn.ctx.manager:
         outs = eqn.primitive.bind(*inputs, **bind_params)
     return list(outs) if eqn.primitive.multiple_results else [outs]
+
+
+def evaluate_changed(
+    jaxpr: Jaxpr, inputs: Sequence[Any], path: Sequence[int], change: Visit
+) -> list[Any]:
+    """`evaluate`, but one equation's outputs are what `change` makes of its inputs.
+
+    `path` is the equation's number; of one inside another that one's number, the number
+    of the body in it, and so on. `change(eqn, in_values, scope)` returns the outputs;
+    `scope` holds the values of the body's inputs and constants and of the equations so
+    far, in program order. A changed body is retraced, and must keep its types.
+    """
+    env = dict(zip(jaxpr.invars, inputs, strict=True))
+    env.update(zip(jaxpr.constvars, getattr(jaxpr, "consts", ()), strict=True))
+
+    def read(atom):
+        return atom.val if isinstance(atom, Literal) else env[atom]
+
+    for k, eqn in enumerate(jaxpr.eqns):
+        ins = [read(v) for v in eqn.invars]
+        if k != path[0]:
+            outs = run_equation(eqn, ins)
+        elif len(path) == 1:
+            outs = change(eqn, ins, list(env.values()))
+        else:
+            outs = _run_changed(eqn, ins, path[1:], change)
+        env.update(zip(eqn.outvars, outs, strict=True))
+    return [read(v) for v in jaxpr.outvars]
+
+
+def _run_changed(eqn: Eqn, ins: list[Any], path: Sequence[int], change: Visit):
+    body, inner = list(bodies(eqn))[path[0]], path[1:]
+    if is_call(eqn):
+        return evaluate_changed(body, ins, inner, change)
+
+    def changed(*values):
+        return evaluate_changed(body, values, inner, change)
+
+    new = jax.make_jaxpr(changed)(*body.in_avals)
+    params = {
+        name: _mapped(param, lambda old: new if old is body else old)
+        for name, param in eqn.params.items()
+    }
+    return run_equation(eqn.replace(params=params), ins)
 
 
 Run = Callable[[Jaxpr, Sequence[Any]], list[Any]]

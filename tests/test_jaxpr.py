@@ -341,6 +341,39 @@ def test_while_loop_that_becomes_traced_goes_on_from_where_it_is():
     assert jax.grad(run)(2.0) == 4 * 2.0**3  # four factors: unrolled under grad
 
 
+def test_one_equation_is_changed_wherever_it_sits():
+    def f(x):
+        y = jax.jit(lambda x: 2 * x + 1)(x)
+        y = jax.lax.cond(x.sum() > 0, lambda y: 3 * y, lambda y: y, y)
+        return jax.lax.scan(lambda c, _: (c * x, ()), y, None, length=2)[0]
+
+    program = _jaxpr.trace(f, (X,))
+    seen = []
+
+    def subtract(eqn, ins, scope):
+        seen.append((eqn.primitive.name, len(scope)))
+        return [ins[0] - ins[1]]
+
+    def path_to(name, *within):
+        eqns = program.jaxpr.eqns
+        k = next(k for k, eqn in enumerate(eqns) if eqn.primitive.name == name)
+        body = list(_jaxpr.bodies(eqns[k]))[within[0]]
+        return k, *within, len(body.eqns) - 1
+
+    expected = {
+        path_to("jit", 0): 3 * (2 * X - 1) * X**2,
+        path_to("cond", 1): (3 - (2 * X + 1)) * X**2,
+        path_to("scan", 0): (3 * (2 * X + 1) - X) - X,
+    }
+    for path, value in expected.items():
+        run = functools.partial(
+            _jaxpr.evaluate_changed, program.jaxpr, path=path, change=subtract
+        )
+        chex.assert_trees_all_close(run([X])[0], value, rtol=1e-15)
+        chex.assert_trees_all_close(jax.jit(run)([X])[0], value, rtol=1e-14)
+    assert seen[0] == ("add", 2)
+
+
 def test_opaque_equations_are_seen_as_one():
     mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
     rows = jax.P("d")

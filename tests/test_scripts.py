@@ -54,6 +54,8 @@ def test_set_up_happens_once_and_from_any_directory(clone, tmp_path):
     second = _run(clone, "test", python, "-k", "one")
     assert second.stdout.startswith("running: -m pytest -n auto")
     assert second.stdout.endswith(" -k one\n")
+    mutate = _run(clone, "mutate", python, "--only", "add", cwd="/")
+    assert mutate.stdout == "running: -P -m scripts.mutation --only add\n"
     (clone / "pyproject.toml").write_text("changed")
     assert "setting up" in _run(clone, "run", python).stdout
 
