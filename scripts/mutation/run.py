@@ -9,7 +9,7 @@ from typing import Literal
 
 import jax
 
-from jaxbp import compare, ops
+from jaxbp import compare
 from jaxbp.ops._case import Case
 from scripts.mutation.equivalence import Judge
 from scripts.mutation.inputs import asked, batches, squared
@@ -70,8 +70,7 @@ class _Trial:
 
     def __init__(self, case: Case, seed: int):
         self.case, self.seed = case, seed
-        self.fwd: Callable = getattr(ops, f"{case.name}_fwd")
-        self.bwd: Callable = getattr(ops, f"{case.name}_bwd")
+        self.fwd, self.bwd = case.fwd, case.bwd
         ordinary = asked(case, "ordinary")
         self.shapes = {False: ordinary}
         with contextlib.suppress(Exception):  # may be none of the function's
