@@ -558,6 +558,18 @@ def _unrolled_while(eqn: Eqn, ins: list[Any], run: Run) -> list[Any]:
         (go,) = evaluate(params["cond_jaxpr"], [*cond_consts, *carry])
         if not core.is_concrete(go):
             return run_equation(eqn, [*ins[: n_cond + n_body], *carry])
-        if not go:
+        if not go.any():
             return carry
-        carry = run(params["body_jaxpr"], [*ins[n_cond : n_cond + n_body], *carry])
+        new = run(params["body_jaxpr"], [*ins[n_cond : n_cond + n_body], *carry])
+        carry = moved_on(go, new, carry)
+
+
+def moved_on(going: Any, new: Sequence[Any], old: Sequence[Any]) -> list[Any]:
+    """A while loop's next carry: under vmap, of the examples that still go on alone."""
+    if not going.ndim:
+        return list(new)
+
+    def chosen(a, b):
+        return jnp.where(going.reshape(going.shape + (1,) * (a.ndim - 1)), a, b)
+
+    return [chosen(jnp.asarray(a), b) for a, b in zip(new, old, strict=True)]

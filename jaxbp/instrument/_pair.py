@@ -11,7 +11,7 @@ import numpy as np
 from jax.extend.core import Literal
 
 from jaxbp import _jaxpr
-from jaxbp._sweep import holds, is_floating, wire_name
+from jaxbp._steps import holds, is_floating, wire_name
 from jaxbp.instrument._judge import ASKED, Numeric, disagreement
 from jaxbp.instrument._noise import rounding_noise
 from jaxbp.instrument._numeric import ladder, secants
@@ -193,14 +193,29 @@ class Pair:
             *example
         )
 
+    def _values(self, inputs):
+        outs = self._primal(inputs)
+        return [outs[k] for k in self.floating]
+
     @functools.cached_property
     def _ladder(self):
+        """The cotangents' product with what a move changes of the outputs.
+
+        Outputs that it leaves alone then bring in neither their rounding, however large
+        they are, nor what is not finite there.
+        """
+
         def phi(context, *leaves):
             inputs, bars = context
-            outs = self._primal(self._moved(inputs, leaves))
-            terms = [g * outs[k] for g, k in zip(bars, self.floating, strict=True)]
-            value = sum(jnp.sum(t).real for t in terms)
-            return value, sum(jnp.sum(jnp.abs(t)) for t in terms)
+            pairs = [(inputs[k], x) for k, x in zip(self.live, leaves, strict=True)]
+            # One program for both: what does not move is then the same bits.
+            both = jax.lax.map(
+                lambda leaves: self._values(self._moved(inputs, leaves)),
+                [jnp.stack(pair) for pair in pairs],
+            )
+            terms = [_change(bar, out) for bar, out in zip(bars, both, strict=True)]
+            value, rounded = (sum(column) for column in zip(*terms, strict=True))
+            return value, rounded
 
         return ladder(phi)
 
@@ -214,6 +229,17 @@ def beyond(manual, auto, noise=None) -> list[np.ndarray]:
         else np.full(m.shape or 1, np.inf)
         for m, a, n in zip(manual, auto, noises, strict=True)
     ]
+
+
+def _change(bar, out):
+    """Sum of bar * (out[1] - out[0]), and of the magnitudes that are rounded in it."""
+    # One type for all outputs: narrow floats have no sum with others.
+    out = out.astype(jnp.complex128 if jnp.iscomplexobj(out) else jnp.float64)
+    same = (out[0] == out[1]) | jnp.isnan(out).all(axis=0)
+    change = jnp.where(same, 0, out[1] - out[0])
+    rounded = jnp.where(same, 0, jnp.abs(out).sum(axis=0))
+    bar = bar.astype(out.dtype)
+    return jnp.sum(bar * change).real, jnp.sum(jnp.abs(bar) * rounded)
 
 
 def _with_wires(f, example) -> tuple[list[str], Any]:
