@@ -1,7 +1,5 @@
 """Loops on Values: a scan unrolled, a while loop shown now and then."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
