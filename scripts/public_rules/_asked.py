@@ -11,16 +11,16 @@ import numpy as np
 class Asked(NamedTuple):
     """`f` at `args`, where it meets rules.
 
-    `differs` gives the verdict of each rule that is not `right` there, and why; `rule`
-    the rule in the source, where a wrapper around it is what `audit` sees; `since` and
-    `before` the versions of jax between which the line holds.
+    `differs` gives the verdict of each rule that is not `right` there, and why;
+    `wrapped`, of each wrapper that `audit` sees in place of a rule, the rules in the
+    source; `since` and `before` the versions of jax between which the line holds.
     """
 
     label: str
     f: Callable[..., Any]
     args: tuple[Any, ...]
     differs: Mapping[str, tuple[str, str]] = {}
-    rule: str = ""
+    wrapped: Mapping[str, str] = {}
     since: str = ""
     before: str = ""
 

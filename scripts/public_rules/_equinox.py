@@ -24,9 +24,9 @@ ASKED = (
     Asked("internal.nextafter", equinox.internal.nextafter, (a(1, 2),)),
     Asked("internal.prevbefore", equinox.internal.prevbefore, (a(1, 2),)),
     Asked("internal.nondifferentiable", equinox.internal.nondifferentiable, (a(1),), {"_nondifferentiable": ("broken-contract", _REFUSES)}),
-    Asked("error_if", lambda x: equinox.error_if(x, x.sum() < 0, "negative"), (a(1, 2),), rule="_error"),
-    Asked("debug.backward_nan", lambda x: equinox.debug.backward_nan(x, terminate=False), (a(1, 2),), rule="_backward_nan"),
-    Asked("internal.while_loop, checkpointed", _loop, (a(1, 2),), rule="_checkpointed_while_loop"),
+    Asked("error_if", lambda x: equinox.error_if(x, x.sum() < 0, "negative"), (a(1, 2),), wrapped={"fn_wrapper": "_error"}),
+    Asked("debug.backward_nan", lambda x: equinox.debug.backward_nan(x, terminate=False), (a(1, 2),), wrapped={"fn_wrapped": "_backward_nan"}),
+    Asked("internal.while_loop, checkpointed", _loop, (a(1, 2),), wrapped={"fn_wrapped": "_checkpointed_while_loop", "fn_wrapper": "_stop_gradient_on_unperturbed"}),
 )
 # fmt: on
 NOT_ASKED = {

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.scipy import special
 
 from public_rules._asked import Asked, a, m, slope
 from public_rules._scipy import SPECIAL
@@ -11,6 +12,7 @@ _CHOICE = "a choice of subgradient, 0, as JAX documents it"
 _RESCUE = "the rule is there for this point: autodiff of the primal has "
 _SINGULAR = _RESCUE + "0/0 at a singular matrix, the rule the cofactors"
 _TIE = _RESCUE + "subgradients of max and abs at the tie, no derivative"
+_ABS = _RESCUE + "a step of abs"
 _SQUARE = m([2, 0.5, 0.3], [0.1, 1.5, -0.4], [0.7, 0.2, 3])
 _FOUR = m([1, 0.1, 0.2, 0.1], [0.3, 2, 0.1, 0], [0.1, 0.2, 3, 0.1], [0, 0.1, 0.4, 4])
 
@@ -44,6 +46,28 @@ def _decay(y, rate):
     return odeint(lambda y, t, rate: -rate * y, y, jnp.linspace(0.0, 1, 3), rate)
 
 
+def _heads(x):
+    """Attention of two heads, as the TPU kernels' own reference has it."""
+    from jax.experimental.pallas.ops.tpu.flash_attention import mha_reference
+
+    return mha_reference(x, x[:, :, ::-1], 2 * x, None, causal=True)
+
+
+def _splash(cap):
+    from jax.experimental.pallas.ops.tpu.splash_attention import (
+        splash_attention_kernel as kernel,
+    )
+
+    mask = jnp.tri(3, dtype=bool)
+
+    def attention(q, k, v):
+        return kernel.attention_reference_custom(
+            mask, q, k, v, None, attn_logits_soft_cap=cap
+        )
+
+    return attention
+
+
 # fmt: off
 _FUNCTIONS = (
     Asked("nn.relu", jax.nn.relu, (a(-2, 0.5, 3),)),
@@ -63,8 +87,11 @@ _FUNCTIONS = (
     Asked("logaddexp2", jnp.logaddexp2, (a(1, 2, -3), a(0, 2.5, 7))),
     Asked("logaddexp2, tie", jnp.logaddexp2, (a(0, 1), a(0, 1)), {"logaddexp2": ("autodiff-wrong", _TIE)}),
     Asked("i0", jnp.i0, (a(-2, 0.5, 30),)),
-    Asked("i0 at 0", jnp.i0, (a(0),), {"_i0": ("autodiff-wrong", _RESCUE + "a step of abs")}),
-    Asked("scipy.special.i1", jax.scipy.special.i1, (a(-2, 0.5, 9),), since="0.12"),
+    Asked("i0 at 0", jnp.i0, (a(0),), {"_i0": ("autodiff-wrong", _ABS)}, before="0.12"),
+    Asked("i0 at 0", jnp.i0, (a(0),), {"i0_impl": ("autodiff-wrong", _ABS)}, since="0.12"),
+    Asked("scipy.special.i1", special.i1, (a(-2, 0.5, 9),), since="0.12"),
+    Asked("scipy.special.i1 at 0", special.i1, (a(0),), since="0.12"),
+    Asked("scipy.special.i1'", slope(special.i1), (a(-2, 0.5, 0),), since="0.12"),
     Asked("linalg.slogdet, 2x2", _logdet(None), (_SQUARE[:2, :2],)),
     Asked("linalg.slogdet, 3x3", _logdet(None), (_SQUARE,)),
     Asked("linalg.slogdet, LU", _logdet("lu"), (_FOUR,)),
@@ -82,7 +109,10 @@ _FUNCTIONS = (
     Asked("sinc at 0", jnp.sinc, (a(0),)),
     Asked("lax.custom_root", _cube_root, (a(2, 5),)),
     Asked("odeint", _decay, (a(1, 2), a(0.5)[0]), {"_odeint": ("wrong", "the adjoint is another equation, solved to rtol 1.4e-8 as is the primal: gradients agree to that, not to rounding")}),
-    Asked("erf'", slope(jax.scipy.special.erf), (a(0.5, 1),), since="0.12"),
+    Asked("flash_attention.mha_reference", _heads, (m(*_FOUR)[None, None],)),
+    Asked("splash attention_reference", _splash(None), (_SQUARE, _SQUARE.T, 2 * _SQUARE)),
+    Asked("splash attention_reference, cap", _splash(2.0), (_SQUARE, _SQUARE.T, 2 * _SQUARE)),
+    Asked("erf'", slope(special.erf), (a(0.5, 1),), since="0.12"),
 )
 # fmt: on
 ASKED = (*_FUNCTIONS, *SPECIAL)
@@ -100,10 +130,8 @@ NOT_ASKED = {
     "rms_norm": _GPU,
     "lstm": "cuDNN's LSTM: its primal does not run on a CPU",
     "_flash_attention": _TPU,
-    "_mha_reference": "part of the same TPU module, called by its tests alone",
     "backend.gmm": _TPU,
     "_splash_attention_custom": _TPU,
-    "_attention_reference": "made anew inside the TPU kernel's own tests",
     "wrapped_fun": _MAKER,
     "f": _MAKER,
     "f_flat": "a function read from disk: it needs flatbuffers, which jax leaves out",

@@ -1,6 +1,7 @@
 """Ask each line of the list, and hold the answer against what the list says."""
 
-import pathlib
+import contextlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,7 +61,8 @@ def ask(name: str, rows: Sequence[Asked], not_asked: dict[str, str], say) -> Lib
 
 
 def _lines(library: Library, row: Asked):
-    found = audit(row.f, *row.args)
+    with contextlib.redirect_stdout(io.StringIO()):  # of what a rule itself prints
+        found = audit(row.f, *row.args)
     worst: dict[tuple[str, str], Any] = {}
     for finding in found.findings:
         key = (finding.rule, _inside(finding.source))
@@ -69,8 +71,8 @@ def _lines(library: Library, row: Asked):
     written = {(rule.path, rule.name) for rule in library.written}
     paths = {rule.name: rule.path for rule in library.written}
     met = {(where.rsplit(":", 1)[0], rule) for rule, where in worst}
-    if row.rule:
-        met.add((paths[row.rule], row.rule))
+    seen = {rule for rule, _ in worst}
+    met |= {(paths[r], r) for wrapper, r in row.wrapped.items() if wrapper in seen}
     library.met |= met & written
     if not met & written:
         stale = "no rule of this library is met here"
@@ -85,14 +87,14 @@ def _lines(library: Library, row: Asked):
         yield Line(
             library.name,
             row.label,
-            rule,
+            row.wrapped.get(rule, rule),
             where,
             finding.verdict,
             _detail(finding),
             "" if stale else why,
             stale,
         )
-    for rule in set(row.differs) - {rule for rule, _ in worst}:
+    for rule in {*row.differs, *row.wrapped} - seen:
         yield Line(library.name, row.label, rule, "", "", "", "", "it is not met here")
 
 
@@ -131,8 +133,8 @@ def _version(text: str) -> tuple[int, ...]:
 
 def text_of(line: Line) -> str:
     columns = (
-        f"{line.library:8}{line.asked[:34]:35}{line.rule:26}"
-        f"{line.verdict:16}{pathlib.PurePath(line.where).as_posix()}"
+        f"{line.library:8}{line.asked[:34]:35}{line.rule:32}"
+        f"{line.verdict:16}{line.where}"
     )
     notes = [line.detail, line.why, f"NOT SO: {line.stale}" if line.stale else ""]
     return "\n".join([columns.rstrip(), *(f"          {n}" for n in notes if n)])

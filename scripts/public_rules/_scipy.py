@@ -4,7 +4,8 @@ from jax.scipy import special as s
 
 from public_rules._asked import Asked, a, slope
 
-_ARM = "autodiff differentiates the constant that a select puts there, the rule f"
+_ARM = "autodiff differentiates the constant that a select puts there, the rule "
+_ARM += "the function on both sides of it"
 _OTHER_ARM = "autodiff meets 0/0 in an arm that is not taken, the rule does not"
 
 # fmt: off

@@ -27,7 +27,8 @@ class Written(NamedTuple):
 def rules_written(library: str) -> list[Written]:
     """Every function that a library gives derivatives of its own, in order."""
     spec = importlib.util.find_spec(library)
-    assert spec and spec.origin, library
+    assert spec is not None, library
+    assert spec.origin is not None, library
     root = pathlib.Path(spec.origin).parent
     return [
         rule
