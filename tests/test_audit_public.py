@@ -1,4 +1,4 @@
-"""scripts/audit_public: it knows a library's rules, and when its list is out of date."""
+"""scripts/audit_public: the rules of a library, and a list that is out of date."""
 
 import pathlib
 import sys
