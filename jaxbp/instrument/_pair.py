@@ -158,11 +158,11 @@ class Pair:
             run = functools.partial(_jaxpr.evaluate, single)
         return self._vjp(run, inputs, bars)
 
-    def _body(self, inputs=None):
+    def _body(self, inputs: Sequence[Any] | None = None) -> tuple[Any, list[Any]]:
         """The jaxpr that M has rules in and A has not, and its inputs."""
         if self._alone is None:
             return _jaxpr.primal(self.eqn, inputs)
-        return self._alone, inputs
+        return self._alone, list(inputs or ())
 
     def _primal(self, inputs):
         body, taken = self._body(inputs)

@@ -12,6 +12,10 @@ _STATE = (
 _THROUGH = (
     "different on purpose: the quantized product is differentiated as a plain one"
 )
+_FLOAT32 = (
+    "different on purpose: its cotangents are of preferred_element_type, float32 here, "
+    "whatever dtype comes in; for its scales they are the next state, as above"
+)
 _DIMS = (((1,), (0,)), ((), ()))
 _META = (a(1), a(0, 0, 0))
 
@@ -39,7 +43,7 @@ ASKED = (
     Asked("out_qdq", lambda x, *meta: fp8_ops.out_qdq(jnp.float32, jnp.float8_e5m2, x, *meta), (a(1, 2.1), *_META), {"out_qdq": ("broken-contract", _STATE)}),
     Asked("fp8_scaled_dot_general", _fp8, (m([0.5, -1], [0.3, 2]), m([1, 2], [0.7, 0.1]), (a(1),) * 3, (a(0, 0, 0),) * 3), {
         "in_q": ("broken-contract", _STATE),
-        "quantized_dot": ("broken-contract", _STATE),
+        "quantized_dot": ("broken-contract", _FLOAT32),
         "out_dq": ("broken-contract", _THROUGH),
     }),
     Asked("dot_general_with_precision", lambda x, y: fp8_ops.dot_general_with_precision(x, y, _DIMS), (m([0.5, -1], [0.3, 2]), m([1, 2], [0.7, 0.1]))),
