@@ -99,6 +99,12 @@ def describe(value: object) -> str:
     return f"{type(value).__name__} {value!r}"
 
 
+def function_name(f: object) -> str:
+    """What a report calls a function; of a partial, the function in it."""
+    inner = f if hasattr(f, "__name__") else getattr(f, "func", f)
+    return getattr(inner, "__name__", type(inner).__name__)
+
+
 def _is_scalar(value: object) -> bool:
     """A Python number, whose dtype is whatever the arrays beside it have."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)

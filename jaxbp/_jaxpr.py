@@ -347,26 +347,31 @@ def without_rules(jaxpr: Jaxpr, *, keep_jax: bool = True) -> Jaxpr:
     return cache[jaxpr]
 
 
-def _rewrite(jaxpr: Jaxpr, keep_jax: bool) -> Jaxpr:
+def with_one_rule(jaxpr: Jaxpr, rule: Rule) -> Jaxpr:
+    """`without_rules`, but for one that `find_rules` found in this jaxpr."""
+    return _rewrite(jaxpr, rule)
+
+
+def _rewrite(jaxpr: Jaxpr, keep: bool | Rule) -> Jaxpr:
     if getattr(jaxpr, "jaxpr", jaxpr) is not jaxpr:  # closed, up to jax 0.11
-        opened = without_rules(jaxpr.jaxpr, keep_jax=keep_jax)
+        opened = _without(jaxpr.jaxpr, keep)
         return jaxpr if opened is jaxpr.jaxpr else jaxpr.replace(jaxpr=opened)
-    if not any(_dropped(rule, keep_jax) for rule in find_rules(jaxpr)):
+    if not any(_dropped(rule, keep) for rule in find_rules(jaxpr)):
         return jaxpr
     env: dict[Any, Any] = {}
-    eqns = list(_spliced(jaxpr.eqns, env, keep_jax, gensym()))
+    eqns = list(_spliced(jaxpr.eqns, env, keep, gensym()))
     return jaxpr.replace(eqns=eqns, outvars=[_read(env, v) for v in jaxpr.outvars])
 
 
-def _spliced(eqns, env: dict[Any, Any], keep_jax: bool, newvar) -> Iterator[Eqn]:
+def _spliced(eqns, env: dict[Any, Any], keep: bool | Rule, newvar) -> Iterator[Eqn]:
     for eqn in eqns:
         inputs, rule = [_read(env, v) for v in eqn.invars], as_rule(eqn)
-        if rule and _dropped(rule, keep_jax):
+        if rule and _dropped(rule, keep):
             body, inputs = primal(eqn, inputs)
             inner = dict(zip(body.invars, inputs, strict=True))
             for var, const in zip(body.constvars, body.consts, strict=True):
                 inner[var] = Literal(const, var.aval)
-            yield from _spliced(body.eqns, inner, keep_jax, newvar)
+            yield from _spliced(body.eqns, inner, keep, newvar)
             outvars = [_read(inner, v) for v in body.outvars]
         else:
             outvars = [
@@ -375,18 +380,26 @@ def _spliced(eqns, env: dict[Any, Any], keep_jax: bool, newvar) -> Iterator[Eqn]
             params = eqn.params
             if not rule:
                 with _inside(eqn):
-                    new = functools.partial(without_rules, keep_jax=keep_jax)
+                    new = functools.partial(_without, keep=keep)
                     params = {k: _mapped(v, new) for k, v in params.items()}
             yield eqn.replace(invars=inputs, outvars=outvars, params=params)
         env.update(zip(eqn.outvars, outvars, strict=True))
+
+
+def _without(jaxpr: Jaxpr, keep: bool | Rule) -> Jaxpr:
+    if isinstance(keep, Rule):
+        return _rewrite(jaxpr, keep)
+    return without_rules(jaxpr, keep_jax=keep)
 
 
 def _read(env: dict[Any, Any], atom: Any) -> Any:
     return atom if isinstance(atom, Literal) else env.get(atom, atom)
 
 
-def _dropped(rule: Rule, keep_jax: bool) -> bool:
-    return not (keep_jax and rule.from_jax)
+def _dropped(rule: Rule, keep: bool | Rule) -> bool:
+    if isinstance(keep, Rule):
+        return not rule.from_jax and rule.eqn is not keep.eqn
+    return not (keep and rule.from_jax)
 
 
 def _mapped(param: Any, new: Callable[[Jaxpr], Jaxpr]) -> Any:
@@ -554,6 +567,12 @@ def _run_changed(eqn: Eqn, ins: list[Any], path: Sequence[int], change: Visit):
     return run_equation(eqn.replace(params=params), ins)
 
 
+def alone(eqn: Eqn) -> Jaxpr:
+    """A closed jaxpr from an equation's inputs to its outputs, of nothing else."""
+    avals = [v.aval for v in eqn.invars]
+    return jax.make_jaxpr(lambda *inputs: run_equation(eqn, inputs))(*avals)
+
+
 Run = Callable[[Jaxpr, Sequence[Any]], list[Any]]
 
 
@@ -604,6 +623,18 @@ def _unrolled_while(eqn: Eqn, ins: list[Any], run: Run) -> list[Any]:
         (go,) = evaluate(params["cond_jaxpr"], [*cond_consts, *carry])
         if not core.is_concrete(go):
             return run_equation(eqn, [*ins[: n_cond + n_body], *carry])
-        if not go:
+        if not go.any():
             return carry
-        carry = run(params["body_jaxpr"], [*ins[n_cond : n_cond + n_body], *carry])
+        new = run(params["body_jaxpr"], [*ins[n_cond : n_cond + n_body], *carry])
+        carry = moved_on(go, new, carry)
+
+
+def moved_on(going: Any, new: Sequence[Any], old: Sequence[Any]) -> list[Any]:
+    """A while loop's next carry: under vmap, of the examples that still go on alone."""
+    if not going.ndim:
+        return list(new)
+
+    def chosen(a, b):
+        return jnp.where(going.reshape(going.shape + (1,) * (a.ndim - 1)), a, b)
+
+    return [chosen(jnp.asarray(a), b) for a, b in zip(new, old, strict=True)]

@@ -1,56 +1,16 @@
 """One sweep forward and one back over a jaxpr, equation by equation."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from jaxbp import _jaxpr
-from jaxbp._jaxpr import Rule
+from jaxbp._loops import shown_while, unrolled_scan
+from jaxbp._steps import Step, Value, holds, is_floating, or_zeros, wire_name
 
-# A scan whose unrolled body has at most so many equations is unrolled whole.
-_UNROLLED = 2000
-_ITERATIONS = 6  # that are shown of a longer one
 # Equations through which, by definition, no cotangent goes.
 _FLAT = frozenset(("stop_gradient", "sign", "floor", "ceil", "round", "while"))
-
-
-@dataclass(eq=False)
-class Value:
-    """A value of the program, and the cotangent that arrives at it.
-
-    Steps that share a value share this object. `cotangent` is None where none arrives:
-    what the outputs do not depend on, data, and what lies before a while loop.
-    `active`: it is floating, and depends on an argument that is differentiated.
-    """
-
-    value: Any
-    active: bool = False
-    cotangent: Any = None
-
-
-@dataclass(eq=False)
-class Step:
-    """One equation as it was run: `ins` to `outs`, and cotangents the other way.
-
-    `name` is the primitive's or the rule's; `where` the loops, branches and jitted
-    functions around it, outermost first; `wires` the names that a rule's own fwd and
-    bwd give, in the order met; `note` why no cotangent goes through, where one should.
-    """
-
-    name: str
-    ins: tuple[Value, ...]
-    outs: tuple[Value, ...]
-    site: str = ""
-    where: tuple[str, ...] = ()
-    eqn: Any = None
-    rule: Rule | None = None
-    wires: tuple[tuple[str, Any], ...] = ()
-    note: str = ""
-    pull: Callable[[list[Any]], Sequence[Any]] | None = field(default=None, repr=False)
 
 
 def sweep(
@@ -98,7 +58,7 @@ class _Recorder:
             here = _jaxpr.site_of(eqn) or site
             outs = None if self._whole(eqn) else self._descend(eqn, args, where, here)
             if outs is None:
-                outs = self._step(eqn, args, where, here)
+                outs = self.step(eqn, args, where, here)
             env.update(zip(eqn.outvars, outs, strict=True))
         return [read(v) for v in jaxpr.outvars]
 
@@ -115,12 +75,12 @@ class _Recorder:
                 params["branches"][k], ins[1:], (*where, f"cond[{k}]"), site
             )
         if name == "scan" and params["length"]:
-            return self._scan(eqn, ins, where, site)
+            return unrolled_scan(self, eqn, ins, where, site)
         if name == "while":
-            return self._while(eqn, ins, where, site)
+            return shown_while(self, eqn, ins, where, site)
         return None
 
-    def _step(self, eqn, ins, where, site, rule=None):
+    def step(self, eqn, ins, where, site):
         """Run one equation whole, and keep the way back through it."""
         rule = _jaxpr.as_rule(eqn)
         values = [v.value for v in ins]
@@ -139,79 +99,6 @@ class _Recorder:
         step.outs = tuple(Value(o, bool(live) and is_floating(o)) for o in outs)
         self.steps.append(step)
         return step.outs
-
-    def _scan(self, eqn, ins, where, site):
-        n_consts, n_carry = _jaxpr.scan_sizes(eqn)
-        consts, carry = ins[:n_consts], ins[n_consts : n_consts + n_carry]
-        body, length = eqn.params["jaxpr"], eqn.params["length"]
-        pieces = _pieces(length, _size(body))
-        # By index along the leading axis, which a reverse scan walks downwards.
-        turn = eqn.params["reverse"]
-        spans = [(length - b, length - a) if turn else (a, b) for a, b in pieces]
-        xs = [self._unstack(x, spans, where, site) for x in ins[n_consts + n_carry :]]
-        rows = []
-        for k, (start, stop) in enumerate(spans):
-            inside = [*consts, *carry, *(x[k] for x in xs)]
-            if stop - start == 1:
-                outs = self.run(body, inside, (*where, f"scan[{start}]"), site)
-            else:
-                params = {**eqn.params, "length": stop - start, "unroll": 1}
-                span = (*where, f"scan[{start}:{stop}]")
-                outs = self._step(eqn.replace(params=params), inside, span, site)
-            carry = outs[:n_carry]
-            rows.append(outs[n_carry:])
-        ys = zip(*rows, strict=True)
-        return [*carry, *(self._stack(y, spans, where, site) for y in ys)]
-
-    def _unstack(self, x, spans, where, site):
-        outs = tuple(Value(piece, x.active) for piece in _cut(x.value, spans))
-
-        def pull(bars):
-            pairs = zip(bars, outs, strict=True)
-            return [_join([_or_zeros(b, o.value) for b, o in pairs], spans)]
-
-        self.steps.append(Step("unstack", (x,), outs, site, where, pull=pull))
-        return outs
-
-    def _stack(self, rows, spans, where, site):
-        joined = _join([row.value for row in rows], spans)
-        out = Value(joined, any(row.active for row in rows))
-
-        def pull(bars):
-            return _cut(bars[0], spans)
-
-        self.steps.append(Step("stack", tuple(rows), (out,), site, where, pull=pull))
-        return out
-
-    def _while(self, eqn, ins, where, site):
-        params = eqn.params
-        n_cond, n = (
-            params["cond_nconsts"],
-            params["body_nconsts"] + params["cond_nconsts"],
-        )
-        values = [v.value for v in ins]
-        go_on = jax.jit(lambda c: _jaxpr.evaluate(params["cond_jaxpr"], c)[0])
-        body = params["body_jaxpr"]
-        advance = jax.jit(lambda c: _jaxpr.evaluate(body, c))
-
-        def show(k, carry):
-            inside = [Value(x) for x in [*values[n_cond:n], *carry]]
-            outs = self.run(body, inside, (*where, f"while[{k}]"), site)
-            return [v.value for v in outs]
-
-        carry, before, k, shown = values[n:], None, 0, True
-        while go_on([*values[:n_cond], *carry]):
-            shown = k & (k - 1) == 0
-            before = carry
-            step = show(k, carry) if shown else advance([*values[n_cond:n], *carry])
-            carry, k = list(step), k + 1
-        if not shown:
-            show(k - 1, before)
-        active = any(v.active for v in ins)
-        outs = tuple(Value(x, active and is_floating(x)) for x in carry)
-        note = "no cotangent goes back through a while loop" if active else ""
-        self.steps.append(Step("while", tuple(ins), outs, site, where, eqn, note=note))
-        return outs
 
     def pull_back(self, wires):
         for step in reversed(self.steps):
@@ -232,24 +119,6 @@ class _Recorder:
                     _add(value, bar)
 
 
-def is_floating(x: Any) -> bool:
-    dtype = x.dtype if hasattr(x, "dtype") else np.result_type(type(x))
-    return jnp.issubdtype(dtype, jnp.inexact)
-
-
-def holds(jaxpr: Any, test: Callable[[Any], Any]) -> bool:
-    """Whether an equation of the jaxpr, or of one inside it, passes the test."""
-    return any(
-        test(eqn) or any(holds(body, test) for body in _jaxpr.bodies(eqn))
-        for eqn in jaxpr.eqns
-    )
-
-
-def wire_name(eqn: Any) -> str | None:
-    """What `checkpoint_name` calls the output of an equation."""
-    return eqn.params["name"] if eqn.primitive.name == "name" else None
-
-
 def _with_pullback(eqn, values, live):
     """The outputs, and a function from their cotangents to those of every input."""
     floating: list[int] = []
@@ -267,7 +136,7 @@ def _with_pullback(eqn, values, live):
         outs[k] = out  # fwd's value, where the equation is a rule
 
     def pull(bars):
-        full = [_or_zeros(bars[k], outs[k]) for k in floating]
+        full = [or_zeros(bars[k], outs[k]) for k in floating]
         found: list[Any] = [None] * len(values)
         for k, bar in zip(live, back(full), strict=True):
             found[k] = bar
@@ -303,56 +172,10 @@ def _wires_in(step: Step, bars: Sequence[Any]) -> tuple[tuple[str, Any], ...]:
 
 
 def _add(value: Value, bar: Any) -> None:
-    if bar is not None:
-        first = value.cotangent is None
-        value.cotangent = bar if first else value.cotangent + bar
-
-
-def _or_zeros(bar, like):
-    return jnp.zeros_like(like) if bar is None else bar
-
-
-def _size(jaxpr) -> int:
-    """Equations that a run of a jaxpr shows, loops multiplied out."""
-
-    def of(eqn):
-        if _jaxpr.as_rule(eqn):
-            return 1
-        inner = sum(map(_size, _jaxpr.bodies(eqn)))
-        return max(1, inner * eqn.params.get("length", 1))
-
-    return sum(map(of, jaxpr.eqns))
-
-
-def _pieces(length: int, size: int) -> list[tuple[int, int]]:
-    """Iterations of a scan in spans; those of length 1 are shown."""
-    shown = np.arange(length)
-    if length * size > _UNROLLED:
-        shown = np.unique(np.linspace(0, length - 1, _ITERATIONS).astype(int))
-    pieces, end = [], 0
-    for k in map(int, shown):
-        pieces += [(end, k)] if k > end else []
-        pieces.append((k, k + 1))
-        end = k + 1
-    return pieces
-
-
-def _cut(x, spans):
-    """The rows of an array where a span has length 1, slices where it is longer."""
-    return [
-        # An index that is an array: a static slice would compile once per row.
-        jax.lax.dynamic_index_in_dim(x, np.int32(a), keepdims=False)
-        if b - a == 1
-        else jax.lax.slice_in_dim(x, a, b)
-        for a, b in spans
-    ]
-
-
-def _join(pieces, spans):
-    ordered = sorted(zip(spans, pieces, strict=True), key=lambda pair: pair[0])
-    if len(spans) == ordered[-1][0][1]:
-        return jnp.stack([piece for _, piece in ordered])
-    return jnp.concatenate([p[None] if b - a == 1 else p for (a, b), p in ordered])
+    if bar is not None and value.cotangent is not None:
+        # A rule may answer in a dtype of its own: no promotion is asked for it.
+        bar = value.cotangent + bar.astype(value.cotangent.dtype)
+    value.cotangent = value.cotangent if bar is None else bar
 
 
 def _first_line(error: Exception) -> str:

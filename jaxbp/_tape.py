@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from jaxbp._errors import argument_error, describe
 from jaxbp._jaxpr import Program, interpret, is_differentiable, trace
-from jaxbp._sweep import Step, Value, is_floating, sweep, wire_name
+from jaxbp._steps import Step, Value, is_floating, wire_name
+from jaxbp._sweep import sweep
 
 
 class Wire(NamedTuple):

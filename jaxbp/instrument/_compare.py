@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp._errors import argument_error, describe
+from jaxbp._errors import argument_error, describe, function_name
 from jaxbp._jaxpr import find_rules, is_differentiable, is_tracer, out_of_reach
 from jaxbp.instrument._comparison import Comparison, worst_of
 from jaxbp.instrument._precision import in_low_precision
@@ -105,7 +105,7 @@ def compare(
     if answers.refused:
         note = f"judged by the numeric derivative, no autodiff: {answers.refused}"
     return Comparison(
-        _name(f),
+        function_name(f),
         worst_of([finding.verdict for finding in findings]),
         tuple(findings),
         _like(args, answers.manual[0].cotangents),
@@ -258,8 +258,3 @@ def _like(args, values):
     values = iter(values)
     filled = [next(values) if is_differentiable(leaf) else None for leaf in leaves]
     return jax.tree.unflatten(tree, filled)
-
-
-def _name(f):
-    inner = f if hasattr(f, "__name__") else getattr(f, "func", f)  # of a partial
-    return getattr(inner, "__name__", type(inner).__name__)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp._autodiff import autodiff
-from jaxbp._errors import argument_error, describe
+from jaxbp._errors import argument_error, describe, function_name
 from jaxbp._jaxpr import find_rules, is_tracer, out_of_reach, without_rules
 from jaxbp.instrument._bill import Cost, Ratio, Side
 from jaxbp.instrument._measure import Compiled, Traced, compiled, interleaved, traced_at
@@ -86,8 +86,8 @@ def cost(
     median, lower, upper = map(float, np.quantile(ratios, [0.5, 0.25, 0.75]))
     devices = _devices(manual())
     return Cost(
-        _name(f),
-        "autodiff" if reference is None else _name(reference),
+        function_name(f),
+        "autodiff" if reference is None else function_name(reference),
         Ratio(median, lower, upper, rounds),
         _side(manual, residuals(f, args, kwargs), seconds[:, 0]),
         _side(auto, residuals(rival, args, kwargs), seconds[:, 1]),
@@ -181,8 +181,3 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _name(f: Any) -> str:
-    inner = f if hasattr(f, "__name__") else getattr(f, "func", f)  # of a partial
-    return getattr(inner, "__name__", type(inner).__name__)

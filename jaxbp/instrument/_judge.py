@@ -127,6 +127,7 @@ def sides(
 
 
 _MEANING = {
+    "right": "no witness is finite there",
     "broken-contract": "a live input is given no cotangent",
     "wrong": "the numeric derivative contradicts the hand-written rule",
     "autodiff-wrong": "the numeric derivative sides with the hand-written rule",

@@ -1,64 +1,22 @@
 """One hand-written rule at one place of a program: the question, and the finding."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from jax.errors import UnexpectedTracerError
 
-from jaxbp._jaxpr import Rule
 from jaxbp.instrument._comparison import VERDICTS, Finding, Worst
+from jaxbp.instrument._findings import FAILED, LinkFinding
 from jaxbp.instrument._judge import ASKED, judge, worst_elements
 from jaxbp.instrument._kinds import Evidence
+from jaxbp.instrument._met import Call, Link
 from jaxbp.instrument._pair import Answer, Pair, beyond
 
 _MEASURED = 4  # calls of a link whose rounding noise is measured, the worst first
-_FAILED = VERDICTS[:3]
 _PLAIN = 1e-6  # a difference on this scale is no rounding
-
-
-class Call(NamedTuple):
-    """A rule's equation with the values and the cotangents (or None) that meet there.
-
-    `place` counts from the loss backwards.
-    """
-
-    eqn: Any
-    inputs: list[Any]
-    bars: list[Any]
-    where: tuple[str, ...]
-    place: int
-    note: str
-
-
-@dataclass
-class Link:
-    """A rule, where it is called, and every call that was met there."""
-
-    rule: Rule
-    site: str
-    wire: str
-    within: str
-    calls: list[Call] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class LinkFinding(Finding):
-    """One rule's verdict at one place: the worst of its calls and arguments.
-
-    `rule` is its name, `site` where it is called and `source` where it is defined, both
-    `file:line`; `wire` the name on which its output stands, or, where the rule is a
-    hand-written chain, the first wrong wire counted from the loss; `calls` how many
-    were asked; `within` the rule in whose primal it is called.
-    """
-
-    rule: str = ""
-    site: str = ""
-    source: str = ""
-    wire: str = ""
-    calls: int = 0
-    within: str = ""
+_INSIDE = "asked by the values and cotangents of the shard_map around it"
 
 
 class _Doubt(NamedTuple):
@@ -75,7 +33,23 @@ class _Doubt(NamedTuple):
 def question(
     link: Link, pairs: Callable[[Call], Pair], seed: int
 ) -> tuple[int, LinkFinding]:
-    """The finding on a link, and its place: of the wrong call nearest to the loss."""
+    """The finding on a link, and its place: of the wrong call nearest to the loss.
+
+    The rules of one shard_map are first asked together, and one by one where they fail:
+    each then alone of its rules is kept.
+    """
+    if link.together:
+        link.together.found = link.together.found or _asked(link.together, pairs, seed)
+        place, found = link.together.found
+        if found.verdict not in FAILED:
+            # Not the elements: they are those of the shard_map's arguments.
+            message = "; ".join(m for m in (found.message, _INSIDE) if m)
+            finding = Finding(found.verdict, "", message=message)
+            return place, _about(link, finding, link.wire)
+    return _asked(link, pairs, seed)
+
+
+def _asked(link: Link, pairs, seed: int) -> tuple[int, LinkFinding]:
     doubts: list[_Doubt] = []
     finding = None
     for call in link.calls:
@@ -101,7 +75,7 @@ def question(
             finding, wire = _told_where(found, doubt.call), at or link.wire
             alike = min(_PLAIN, doubt.size)
             place = min(d.call.place for d in doubts if d.size >= alike)
-        if finding.verdict in _FAILED:
+        if finding.verdict in FAILED:
             break
     return place, _about(link, finding, wire)
 
@@ -151,7 +125,7 @@ def _first(pair: Pair, call: Call, link: Link, seed: int) -> Finding:
     if worst is None or not pair.floating:
         message = "nothing to compare: no floating argument or output, or all are empty"
         return Finding("unproven", "", message=message)
-    if not any(np.isfinite(m).all() for m in manual.cotangents):
+    if not any(np.isfinite(m).any() for m in manual.cotangents):
         message = "not finite, hand-written and by autodiff: ask elsewhere"
         return Finding("unproven", argument, worst=worst, message=message)
     if pair.auto is None:
@@ -195,9 +169,9 @@ def _weighed(doubt: _Doubt, seed: int) -> tuple[Finding, str]:
     multiples = beyond(manual.cotangents, auto.cotangents, noise.cotangents)
     found = [_judged(doubt, k, multiples[k]) for k in range(len(multiples))]
     finding = min(found, key=lambda f: VERDICTS.index(f.verdict))
-    if finding.verdict not in _FAILED:
+    if finding.verdict not in FAILED:
         return finding, ""
-    others = [f.argument for f in found if f.verdict in _FAILED and f is not finding]
+    others = [f.argument for f in found if f.verdict in FAILED and f is not finding]
     message = finding.message
     if others:
         message += f"; wrong too: {', '.join(others)}"

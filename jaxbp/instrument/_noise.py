@@ -7,7 +7,7 @@ its own, larger unit along.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -57,10 +57,25 @@ def rounding_noise(jaxpr: Any, inputs: Sequence[Any], seed: int) -> list[np.ndar
     return [_spread(np.stack([np.asarray(x) for x in column])) for column in columns]
 
 
+def noise_of_inputs(
+    run: Callable[[list[Any]], Sequence[Any]], inputs: Sequence[Any], seed: int
+) -> list[np.ndarray]:
+    """The same of a program that cannot be opened: its inputs and outputs are moved."""
+    draws = [run(list(inputs))]
+    for k in range(DRAWS):
+        rng = np.random.default_rng((seed, k))
+        outs = run(_moved(rng, inputs, inputs))
+        draws.append(_moved(rng, outs, outs))
+    columns = zip(*draws, strict=True)
+    return [_spread(np.stack([np.asarray(x) for x in column])) for column in columns]
+
+
 def _spread(draws: np.ndarray) -> np.ndarray:
     if np.iscomplexobj(draws):
-        return np.hypot(np.ptp(np.real(draws), axis=0), np.ptp(np.imag(draws), axis=0))
-    return np.ptp(draws.astype(np.float64), axis=0)
+        return np.hypot(_spread(np.real(draws)), _spread(np.imag(draws)))
+    with np.errstate(invalid="ignore"):
+        spread = np.ptp(draws.astype(np.float64), axis=0)
+    return np.where((draws == draws[0]).all(axis=0), 0.0, spread)  # of an infinity
 
 
 def _rounded(rng, eqn, ins, outs):
@@ -83,8 +98,10 @@ def _moved(rng, values, amounts):
             continue
         unit = float(jnp.finfo(dtype).eps)
         signs = rng.choice((-unit, unit), size=np.shape(value))
-        # An exact 0 is exact: a product with 0, an empty sum, a masked entry.
-        shift = jnp.where(value == 0, 0, amount * signs.astype(dtype))
+        # An exact 0 is exact: a product with 0, an empty sum, a masked entry. So is an
+        # infinity.
+        exact = (value == 0) | ~jnp.isfinite(value)
+        shift = jnp.where(exact, 0, amount * signs.astype(dtype))
         moved.append((value + shift).astype(dtype))
     return moved
 

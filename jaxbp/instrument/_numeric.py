@@ -118,7 +118,8 @@ def split(flat: Any, leaves: Sequence[Any]) -> list[Any]:
 
 
 def _typical(leaf):
-    rms = np.sqrt(np.mean(np.square(leaf))) if np.size(leaf) else 0.0
+    finite = np.ravel(leaf)[np.isfinite(np.ravel(leaf))]
+    rms = np.sqrt(np.mean(np.square(finite))) if finite.size else 0.0
     return np.full(np.size(leaf), rms)
 
 

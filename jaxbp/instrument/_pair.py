@@ -1,7 +1,6 @@
 """A hand-written rule beside autodiff of its primal, both compiled at some shapes."""
 
 import functools
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,10 +10,11 @@ import numpy as np
 from jax.extend.core import Literal
 
 from jaxbp import _jaxpr
-from jaxbp._sweep import holds, is_floating, wire_name
+from jaxbp._steps import holds, is_floating, wire_name
 from jaxbp.instrument._judge import ASKED, Numeric, disagreement
-from jaxbp.instrument._noise import rounding_noise
+from jaxbp.instrument._noise import noise_of_inputs, rounding_noise
 from jaxbp.instrument._numeric import ladder, secants
+from jaxbp.instrument._wires import paired, with_wires
 from jaxbp.instrument._witnesses import probes
 
 
@@ -49,11 +49,20 @@ class Pair:
     M is the VJP of the call, A that of its primal with all rules removed; both are
     jaxprs from (inputs, cotangents) to (outputs, cotangents of the floating inputs,
     cotangents on `wires`). `auto` is None where autodiff cannot do it, `refused` says
-    why.
+    why. Of a shard_map, a jaxpr of which `alone` is, M is its VJP with the rule `kept`
+    alone of those inside, or with all, and A that with none.
     """
 
-    def __init__(self, eqn: Any, values: Sequence[Any], programs: Programs):
+    def __init__(
+        self,
+        eqn: Any,
+        values: Sequence[Any],
+        programs: Programs,
+        alone: Any = None,
+        kept: _jaxpr.Rule | None = None,
+    ):
         self.eqn, self._programs = eqn, programs
+        self._alone, self._rule = alone, kept
         self._same = _shared(eqn)
         closed = _jaxpr.closed_over(eqn)
         self.live = [
@@ -65,10 +74,11 @@ class Pair:
         self.avals = [eqn.outvars[k].aval for k in self.floating]
         self.dtypes = [eqn.invars[k].aval.dtype for k in self.live]
         self.unit = max((float(jnp.finfo(d).eps) for d in self.dtypes), default=0.0)
-        names = _jaxpr.argument_names(eqn)
+        names = [f"[{k}]" for k in range(len(eqn.invars))]
+        names = _jaxpr.argument_names(eqn) if alone is None else names
         self.arguments = [names[k] for k in self.live]
         example = (list(values), [jnp.zeros(a.shape, a.dtype) for a in self.avals])
-        bars, self.manual = _with_wires(self._manual, example)
+        bars, self.manual = with_wires(self._manual, example)
         self.refused, self.auto, wires = "", None, []
         try:
             wires, self.auto = self._autodiff(bars, example)
@@ -89,12 +99,18 @@ class Pair:
     def noise(self, inputs: Sequence[Any], bars: Sequence[Any], seed: int) -> Answer:
         """Per element, what rounding alone can do to either answer."""
         flat = [*inputs, *self.like_outputs(bars)]
-        manual = self._answer(rounding_noise(self.manual, flat, seed), self._kept)
+        manual = self._answer(self._noise(self.manual, flat, seed), self._kept)
         if self.auto is None:
             return manual
-        auto = rounding_noise(self.auto, flat, seed)
+        auto = self._noise(self.auto, flat, seed)
         auto = self._answer(auto, range(len(self.wires)))
         return jax.tree.map(np.fmax, manual, auto)
+
+    def _noise(self, jaxpr, flat, seed):
+        if self._alone is None:
+            return rounding_noise(jaxpr, flat, seed)
+        run = functools.partial(self._programs, jaxpr)
+        return noise_of_inputs(run, flat, seed)
 
     def numeric(self, inputs, bars, position: int, elements) -> Numeric | None:
         """The numeric witness at elements of one floating input."""
@@ -136,10 +152,20 @@ class Pair:
         return Answer(flat[:n], flat[n:m], [flat[m:][k] for k in kept])
 
     def _manual(self, inputs, bars):
-        return self._vjp(functools.partial(_jaxpr.run_equation, self.eqn), inputs, bars)
+        run = functools.partial(_jaxpr.run_equation, self.eqn)
+        if self._alone is not None and self._rule:
+            single = _jaxpr.with_one_rule(self._alone, self._rule)
+            run = functools.partial(_jaxpr.evaluate, single)
+        return self._vjp(run, inputs, bars)
+
+    def _body(self, inputs: Sequence[Any] | None = None) -> tuple[Any, list[Any]]:
+        """The jaxpr that M has rules in and A has not, and its inputs."""
+        if self._alone is None:
+            return _jaxpr.primal(self.eqn, inputs)
+        return self._alone, list(inputs or ())
 
     def _primal(self, inputs):
-        body, taken = _jaxpr.primal(self.eqn, inputs)
+        body, taken = self._body(inputs)
         return _jaxpr.evaluate(_jaxpr.without_rules(body), taken)
 
     def _vjp(self, run, inputs, bars):
@@ -152,7 +178,7 @@ class Pair:
 
     def _autodiff(self, bars: list[str], example):
         """Wires with their place among M's, and A's jaxpr, with their cotangents."""
-        body, _ = _jaxpr.primal(self.eqn)
+        body, _ = self._body()
         plain = _jaxpr.without_rules(body)
         if not bars or not holds(plain, wire_name):
 
@@ -162,10 +188,10 @@ class Pair:
             return [], jax.make_jaxpr(pull)(*example)
 
         def forward(inputs, _):
-            return _jaxpr.evaluate(plain, _jaxpr.primal(self.eqn, inputs)[1])
+            return _jaxpr.evaluate(plain, self._body(inputs)[1])
 
-        names, jaxpr = _with_wires(forward, example)
-        wires = _paired(names, bars)
+        names, jaxpr = with_wires(forward, example)
+        wires = paired(names, bars)
         avals = jaxpr.out_avals[len(jaxpr.out_avals) - len(names) :]
 
         def tapped(inputs, taps):
@@ -177,7 +203,7 @@ class Pair:
                 k = next(count)
                 return [outs[0] + taps[k]] if k in taps else outs
 
-            return _jaxpr.interpret(plain, _jaxpr.primal(self.eqn, inputs)[1], visit)
+            return _jaxpr.interpret(plain, self._body(inputs)[1], visit)
 
         def pull(inputs, bars):
             def call(leaves, taps):
@@ -193,14 +219,29 @@ class Pair:
             *example
         )
 
+    def _values(self, inputs):
+        outs = self._primal(inputs)
+        return [outs[k] for k in self.floating]
+
     @functools.cached_property
     def _ladder(self):
+        """The cotangents' product with what a move changes of the outputs.
+
+        Outputs that it leaves alone then bring in neither their rounding, however large
+        they are, nor what is not finite there.
+        """
+
         def phi(context, *leaves):
             inputs, bars = context
-            outs = self._primal(self._moved(inputs, leaves))
-            terms = [g * outs[k] for g, k in zip(bars, self.floating, strict=True)]
-            value = sum(jnp.sum(t).real for t in terms)
-            return value, sum(jnp.sum(jnp.abs(t)) for t in terms)
+            pairs = [(inputs[k], x) for k, x in zip(self.live, leaves, strict=True)]
+            # One program for both: what does not move is then the same bits.
+            both = jax.lax.map(
+                lambda leaves: self._values(self._moved(inputs, leaves)),
+                [jnp.stack(pair) for pair in pairs],
+            )
+            terms = [_change(bar, out) for bar, out in zip(bars, both, strict=True)]
+            value, rounded = (sum(column) for column in zip(*terms, strict=True))
+            return value, rounded
 
         return ladder(phi)
 
@@ -216,43 +257,15 @@ def beyond(manual, auto, noise=None) -> list[np.ndarray]:
     ]
 
 
-def _with_wires(f, example) -> tuple[list[str], Any]:
-    """The jaxpr of `f` with the values of all its named wires as further outputs."""
-    jaxpr, names = jax.make_jaxpr(f)(*example), []
-    if not holds(jaxpr, wire_name):
-        return names, jaxpr
-
-    def named(*flat):
-        found = []
-
-        def visit(eqn, ins, outs):
-            if name := wire_name(eqn):
-                found.append((name, outs[0]))
-            return outs
-
-        outs = _jaxpr.interpret(jaxpr, flat, visit)
-        names[:] = [name for name, _ in found]
-        return [*outs, *(value for _, value in found)]
-
-    return names, jax.make_jaxpr(named)(*jax.tree.leaves(example))
-
-
-def _paired(names: list[str], bars: list[str]) -> list[tuple[str, int, int]]:
-    """Wires named on both sides: name, place in bwd, place forward; bwd's order.
-
-    A name met several times is met in the opposite order on the way back. One that is
-    not met as often on both sides is left out.
-    """
-    counts, back = Counter(names), Counter(bars)
-    places = {name: [k for k, n in enumerate(names) if n == name] for name in counts}
-    found = []
-    for place, bar in enumerate(bars):
-        name = bar.removesuffix("_bar")
-        if bar != name and counts[name] == back[bar]:
-            k = places[name].pop()
-            turn = f"[{len(places[name])}]" if counts[name] > 1 else ""
-            found.append((name + turn, place, k))
-    return found
+def _change(bar, out):
+    """Sum of bar * (out[1] - out[0]), and of the magnitudes that are rounded in it."""
+    # One type for all outputs: narrow floats have no sum with others.
+    out = out.astype(jnp.complex128 if jnp.iscomplexobj(out) else jnp.float64)
+    same = (out[0] == out[1]) | jnp.isnan(out).all(axis=0)
+    change = jnp.where(same, 0, out[1] - out[0])
+    rounded = jnp.where(same, 0, jnp.abs(out).sum(axis=0))
+    bar = bar.astype(out.dtype)
+    return jnp.sum(bar * change).real, jnp.sum(jnp.abs(bar) * rounded)
 
 
 def _shared(eqn) -> dict[int, list[int]]:

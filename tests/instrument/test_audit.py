@@ -11,7 +11,7 @@ import pytest
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from jaxbp import nets, ops
+from jaxbp import _jaxpr, nets, ops
 from jaxbp.instrument._audit import audit
 from jaxbp.instrument._pair import Pair, Programs
 
@@ -406,6 +406,58 @@ def test_what_does_not_trace_in_float64_is_asked_in_its_own_dtype():
     assert "float64 does not trace" in found.note
 
 
+@pytest.mark.parametrize("x64", [False, True])
+def test_what_jax_is_set_to_is_left_alone_also_by_what_raises(x64):
+    def raises(x):
+        raise RuntimeError("in f")
+
+    def bwd(res, y_bar):
+        raise RuntimeError("in bwd")
+
+    stops = rule(sine, bwd)
+    with jax.enable_x64(x64):
+        before = dict(jax.config.values)
+        audit(lambda x: wrong(x).sum(), X.astype(np.float32))
+        found = audit(lambda x: stops(x).sum(), X.astype(np.float32))
+        assert "raises RuntimeError: in bwd" in found.first.message
+        with pytest.raises(RuntimeError, match="in f"):
+            audit(raises, X)
+        assert dict(jax.config.values) == before
+        assert jax.config.jax_enable_x64 is x64
+        assert jnp.zeros(1).dtype == (np.float64 if x64 else np.float32)
+
+
+def test_a_loop_under_vmap_ends_when_the_last_example_does():
+    def halved(x):
+        count = lax.while_loop(
+            lambda c: c[1] > 1, lambda c: (c[0] + 1, c[1] / 2), (0, jnp.abs(x))
+        )[0]
+        return right(x) * count
+
+    found = audit(lambda x: jax.vmap(halved)(x).sum(), jnp.array([0.5, 3.0, 40.0]))
+    assert found.verdict == "right", found
+    inside = audit(lambda x: jax.vmap(lambda x: in_while(wrong, x)[1])(x).sum(), X)
+    assert inside.first.rule == "faulty"
+
+
+def entropy(x):
+    return x * jnp.log(x)
+
+
+@pytest.mark.parametrize("slope", [1.0, 2.0])
+def test_an_element_that_is_not_finite_hides_nothing_beside_it(slope):
+    f = rule(entropy, lambda res, y_bar: (slope * y_bar * (jnp.log(res[0]) + 1),))
+    for point in (jnp.array([0.0, 0.5]), jnp.array([0.5, jnp.inf])):
+        (finding,) = audit(lambda x: f(x).sum(), point).findings
+        assert finding.verdict == ("right" if slope == 1.0 else "wrong"), finding
+
+
+def test_a_call_without_a_float_has_nothing_to_ask():
+    count = rule(lambda k: k + 1, lambda res, y_bar: (None,))
+    found = audit(lambda x: right(x).sum() * count(3), X)
+    assert [f.rule for f in found.findings] == ["sine"]
+
+
 def test_nothing_asked_is_unproven():
     assert audit(lambda x: x.sum(), X).verdict == "unproven"
     hidden = audit(lambda x: jax.grad(lambda x: wrong(x).sum())(x), X)
@@ -415,13 +467,42 @@ def test_nothing_asked_is_unproven():
     assert empty.verdict == "unproven"
 
 
-def test_a_rule_inside_what_is_run_whole_is_said_not_to_be_asked():
+def sharded(f):
     mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
     spec = jax.sharding.PartitionSpec("d")
-    f = jax.shard_map(wrong, mesh=mesh, in_specs=spec, out_specs=spec)
+    return jax.shard_map(f, mesh=mesh, in_specs=spec, out_specs=spec)
+
+
+def test_of_the_rules_inside_a_shard_map_the_wrong_one_is_told():
+    f = sharded(lambda x: right(wrong(right(x))))
+    found = audit(lambda x: right(f(x)).sum(), X)
+    told = [(g.rule, g.verdict, g.calls) for g in found.findings]
+    assert told == [("sine", "right", 1), ("sine", "right", 2), ("faulty", "wrong", 1)]
+    assert found.first.kind == "factor"
+    assert found.first.source == f"{__file__}:{faulty.__code__.co_firstlineno}"
+
+
+def test_right_rules_inside_a_shard_map_are_right():
+    def block(x):
+        total = lax.psum(right(x).sum(), "d")  # a collective: it runs nowhere else
+        return lax.scan(lambda c, _: (right(c), None), x * total, None, 3)[0]
+
+    found = audit(lambda x: sharded(block)(x).sum(), X)
+    assert found.verdict == "right", found
+    assert len(found.findings) == 2
+    assert "shard_map around it" in found.findings[0].message
+
+
+def test_a_rule_inside_what_is_run_whole_is_said_not_to_be_asked():
+    def f(x):
+        def solve(_, b):
+            return b + 0 * wrong(b)
+
+        return lax.custom_linear_solve(lambda y: y, x, solve, solve)
+
     found = audit(lambda x: right(f(x)).sum(), X)
     assert found.verdict == "unproven"
-    assert "rules inside shard_map" in found.note
+    assert "rules inside custom_linear_solve" in found.note
 
 
 def test_a_function_that_cannot_be_called_is_refused():
@@ -458,14 +539,22 @@ def test_alike_calls_share_their_compiled_programs():
     assert len(programs) == 2
 
 
-def test_five_hundred_equations_are_a_matter_of_seconds():
+def test_five_hundred_equations_are_a_matter_of_seconds(monkeypatch):
     def f(x):
         for _ in range(100):
             x = right(x) * 1.1 + jnp.cos(x) - 0.3 * x
         return x.sum()
 
+    runs = []
+    once = _jaxpr.run_equation
+    monkeypatch.setattr(
+        _jaxpr, "run_equation", lambda *args: (runs.append(1), once(*args))[1]
+    )
     start = time.perf_counter()
     found = audit(f, X)
     assert time.perf_counter() - start < 60  # 4 s where nothing else runs
     assert found.verdict == "right"
     assert found.findings[0].calls == 100
+    # Each of 501 once forward; of the rules' calls each is traced once more, to be
+    # compiled. One run of what lies before every call would be 25,000.
+    assert 501 <= len(runs) < 4 * 501

@@ -1,0 +1,135 @@
+"""Loops on Values: a scan unrolled, a while loop shown now and then."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbp import _jaxpr
+from jaxbp._steps import Step, Value, is_floating, or_zeros
+
+# A scan whose unrolled body has at most so many equations is unrolled whole.
+_UNROLLED = 2000
+_ITERATIONS = 6  # that are shown of a longer one
+
+
+def unrolled_scan(recorder, eqn, ins, where, site) -> list[Value]:
+    """The outputs of a scan, its iterations (of a long one some) shown one by one."""
+    n_consts, n_carry = _jaxpr.scan_sizes(eqn)
+    consts, carry = ins[:n_consts], ins[n_consts : n_consts + n_carry]
+    body, length = eqn.params["jaxpr"], eqn.params["length"]
+    pieces = _pieces(length, _size(body))
+    # By index along the leading axis, which a reverse scan walks downwards.
+    turn = eqn.params["reverse"]
+    spans = [(length - b, length - a) if turn else (a, b) for a, b in pieces]
+    xs = [
+        _unstack(recorder.steps, x, spans, where, site)
+        for x in ins[n_consts + n_carry :]
+    ]
+    rows = []
+    for k, (start, stop) in enumerate(spans):
+        inside = [*consts, *carry, *(x[k] for x in xs)]
+        if stop - start == 1:
+            outs = recorder.run(body, inside, (*where, f"scan[{start}]"), site)
+        else:
+            params = {**eqn.params, "length": stop - start, "unroll": 1}
+            span = (*where, f"scan[{start}:{stop}]")
+            outs = recorder.step(eqn.replace(params=params), inside, span, site)
+        carry = outs[:n_carry]
+        rows.append(outs[n_carry:])
+    ys = zip(*rows, strict=True)
+    return [*carry, *(_stack(recorder.steps, y, spans, where, site) for y in ys)]
+
+
+def _unstack(steps, x, spans, where, site):
+    outs = tuple(Value(piece, x.active) for piece in _cut(x.value, spans))
+
+    def pull(bars):
+        pairs = zip(bars, outs, strict=True)
+        return [_join([or_zeros(b, o.value) for b, o in pairs], spans)]
+
+    steps.append(Step("unstack", (x,), outs, site, where, pull=pull))
+    return outs
+
+
+def _stack(steps, rows, spans, where, site):
+    joined = _join([row.value for row in rows], spans)
+    out = Value(joined, any(row.active for row in rows))
+
+    def pull(bars):
+        return _cut(bars[0], spans)
+
+    steps.append(Step("stack", tuple(rows), (out,), site, where, pull=pull))
+    return out
+
+
+def shown_while(recorder, eqn, ins, where, site) -> tuple[Value, ...]:
+    """The outputs of a while loop, iterations 0, 1, 2, 4, … and the last shown."""
+    params = eqn.params
+    n_cond = params["cond_nconsts"]
+    n = n_cond + params["body_nconsts"]
+    values = [v.value for v in ins]
+    go_on = jax.jit(lambda c: _jaxpr.evaluate(params["cond_jaxpr"], c)[0])
+    body = params["body_jaxpr"]
+    advance = jax.jit(lambda c: _jaxpr.evaluate(body, c))
+
+    def show(k, carry):
+        inside = [Value(x) for x in [*values[n_cond:n], *carry]]
+        outs = recorder.run(body, inside, (*where, f"while[{k}]"), site)
+        return [v.value for v in outs]
+
+    carry, before, k, shown = values[n:], None, 0, True
+    while (going := go_on([*values[:n_cond], *carry])).any():
+        shown = k & (k - 1) == 0
+        before = carry
+        step = show(k, carry) if shown else advance([*values[n_cond:n], *carry])
+        carry, k = _jaxpr.moved_on(going, step, carry), k + 1
+    if not shown:
+        show(k - 1, before)
+    active = any(v.active for v in ins)
+    outs = tuple(Value(x, active and is_floating(x)) for x in carry)
+    note = "no cotangent goes back through a while loop" if active else ""
+    recorder.steps.append(Step("while", tuple(ins), outs, site, where, eqn, note=note))
+    return outs
+
+
+def _size(jaxpr) -> int:
+    """Equations that a run of a jaxpr shows, loops multiplied out."""
+
+    def of(eqn):
+        if _jaxpr.as_rule(eqn):
+            return 1
+        inner = sum(map(_size, _jaxpr.bodies(eqn)))
+        return max(1, inner * eqn.params.get("length", 1))
+
+    return sum(map(of, jaxpr.eqns))
+
+
+def _pieces(length: int, size: int) -> list[tuple[int, int]]:
+    """Iterations of a scan in spans; those of length 1 are shown."""
+    shown = np.arange(length)
+    if length * size > _UNROLLED:
+        shown = np.unique(np.linspace(0, length - 1, _ITERATIONS).astype(int))
+    pieces, end = [], 0
+    for k in map(int, shown):
+        pieces += [(end, k)] if k > end else []
+        pieces.append((k, k + 1))
+        end = k + 1
+    return pieces
+
+
+def _cut(x, spans):
+    """The rows of an array where a span has length 1, slices where it is longer."""
+    return [
+        # An index that is an array: a static slice would compile once per row.
+        jax.lax.dynamic_index_in_dim(x, np.int32(a), keepdims=False)
+        if b - a == 1
+        else jax.lax.slice_in_dim(x, a, b)
+        for a, b in spans
+    ]
+
+
+def _join(pieces, spans):
+    ordered = sorted(zip(spans, pieces, strict=True), key=lambda pair: pair[0])
+    if len(spans) == ordered[-1][0][1]:
+        return jnp.stack([piece for _, piece in ordered])
+    return jnp.concatenate([p[None] if b - a == 1 else p for (a, b), p in ordered])
