@@ -12,11 +12,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp._jaxpr import bodies, interpret, is_call, run_equation, scan_sizes
+from jaxbp._jaxpr import (
+    Visit,
+    bodies,
+    interpret,
+    is_call,
+    run_equation,
+    scan_sizes,
+)
 
 _MANY = 2000  # equations, loops unrolled: fewer take less time than one compilation
 _UNKNOWN = 2  # equations that JAX has to compile one by one
-_LARGE = 2**14  # elements of one array, from which compiled code is the faster
+LARGE = 2**14  # elements of one array, from which compiled code is the faster
 
 
 def run(eqn: Any, inputs: Sequence[Any]) -> list[Any]:
@@ -34,15 +41,23 @@ def run(eqn: Any, inputs: Sequence[Any]) -> list[Any]:
         return [np.asarray(x).astype(v.aval.dtype, copy=False) for x, v in pairs]
 
 
-def evaluate(jaxpr: Any, inputs: Sequence[Any]) -> list[Any]:
-    """The outputs of a closed jaxpr, equation by equation."""
-    return interpret(jaxpr, inputs, lambda eqn, ins, outs: outs, step=run)
+def evaluate(
+    jaxpr: Any, inputs: Sequence[Any], visit: Visit = lambda eqn, ins, outs: outs
+) -> list[Any]:
+    """The outputs of a closed jaxpr, equation by equation, shown to `visit`."""
+    # JAX would cast them too: a probe is float64 in every dtype.
+    pairs = zip(map(_array, inputs), jaxpr.in_avals, strict=True)
+    inputs = [
+        x.astype(a.dtype, copy=False) if isinstance(x, np.ndarray) else x
+        for x, a in pairs
+    ]
+    return interpret(jaxpr, inputs, visit, step=run)
 
 
 def is_quick(jaxpr: Any) -> bool:
     """Whether `evaluate` takes less time than compiling it would."""
     equations, unknown, largest = _size(jaxpr)
-    return equations <= _MANY and unknown <= _UNKNOWN and largest <= _LARGE
+    return equations <= _MANY and unknown <= _UNKNOWN and largest <= LARGE
 
 
 def _size(jaxpr) -> tuple[float, float, int]:
@@ -190,18 +205,52 @@ def _first_best(best: Callable) -> Callable:
 
 _ELEMENTWISE: dict[str, Callable] = {
     **dict.fromkeys(("add", "add_any"), np.add),
-    **{"sub": np.subtract, "mul": np.multiply, "pow": np.power, "rem": np.fmod},
-    **{"max": np.maximum, "min": np.minimum, "atan2": np.arctan2, "neg": np.negative},
-    **{"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal},
-    **{"gt": np.greater, "ge": np.greater_equal, "not": np.invert},
-    **{"and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor},
-    **{"abs": np.abs, "sign": np.sign, "floor": np.floor, "ceil": np.ceil},
-    **{"sin": np.sin, "cos": np.cos, "tan": np.tan, "asin": np.arcsin},
-    **{"acos": np.arccos, "atan": np.arctan, "sinh": np.sinh, "cosh": np.cosh},
-    **{"tanh": np.tanh, "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh},
-    **{"exp": np.exp, "exp2": np.exp2, "expm1": np.expm1, "log": np.log},
-    **{"log1p": np.log1p, "sqrt": np.sqrt, "cbrt": np.cbrt, "square": np.square},
-    **{"is_finite": np.isfinite, "real": np.real, "imag": np.imag, "conj": np.conj},
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "pow": np.power,
+    "rem": np.fmod,
+    "max": np.maximum,
+    "min": np.minimum,
+    "atan2": np.arctan2,
+    "neg": np.negative,
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "not": np.invert,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "xor": np.bitwise_xor,
+    "abs": np.abs,
+    "sign": np.sign,
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "sin": np.sin,
+    "cos": np.cos,
+    "tan": np.tan,
+    "asin": np.arcsin,
+    "acos": np.arccos,
+    "atan": np.arctan,
+    "sinh": np.sinh,
+    "cosh": np.cosh,
+    "tanh": np.tanh,
+    "asinh": np.arcsinh,
+    "acosh": np.arccosh,
+    "atanh": np.arctanh,
+    "exp": np.exp,
+    "exp2": np.exp2,
+    "expm1": np.expm1,
+    "log": np.log,
+    "log1p": np.log1p,
+    "sqrt": np.sqrt,
+    "cbrt": np.cbrt,
+    "square": np.square,
+    "is_finite": np.isfinite,
+    "real": np.real,
+    "imag": np.imag,
+    "conj": np.conj,
     "logistic": lambda x: 1 / (1 + np.exp(-x)),
     "rsqrt": lambda x: 1 / np.sqrt(x),
     "complex": lambda x, y: x + 1j * y,
@@ -211,11 +260,21 @@ _ELEMENTWISE: dict[str, Callable] = {
 
 _KNOWN: dict[str, Callable] = {
     **{name: lambda p, *x, f=f: f(*x) for name, f in _ELEMENTWISE.items()},
-    **{"div": _div, "round": _round, "select_n": _select, "dot_general": _dot},
-    **{"erf": _each(math.erf), "erfc": _each(math.erfc)},
-    **{"broadcast_in_dim": _broadcast, "reshape": _reshape, "iota": _iota},
-    **{"slice": _slice, "dynamic_slice": _dynamic_slice, "pad": _pad, "sort": _sort},
-    **{"dynamic_update_slice": _dynamic_update_slice, "split": _split},
+    "div": _div,
+    "round": _round,
+    "select_n": _select,
+    "dot_general": _dot,
+    "erf": _each(math.erf),
+    "erfc": _each(math.erfc),
+    "broadcast_in_dim": _broadcast,
+    "reshape": _reshape,
+    "iota": _iota,
+    "slice": _slice,
+    "dynamic_slice": _dynamic_slice,
+    "pad": _pad,
+    "sort": _sort,
+    "dynamic_update_slice": _dynamic_update_slice,
+    "split": _split,
     "integer_pow": lambda p, x: x ** p["y"] if x.dtype.kind in "fc" else None,
     "convert_element_type": lambda p, x: x,  # `run` converts
     "optimization_barrier": lambda p, *x: list(x),
@@ -223,11 +282,16 @@ _KNOWN: dict[str, Callable] = {
     "transpose": lambda p, x: x.transpose(p["permutation"]),
     "rev": lambda p, x: np.flip(x, p["dimensions"]),
     "concatenate": lambda p, *x: np.concatenate(x, axis=p["dimension"]),
-    **{"reduce_sum": _over(np.sum), "reduce_prod": _over(np.prod)},
-    **{"reduce_max": _over(np.max), "reduce_min": _over(np.min)},
-    **{"reduce_and": _over(np.all), "reduce_or": _over(np.any)},
-    **{"argmax": _first_best(np.argmax), "argmin": _first_best(np.argmin)},
-    **{"cumsum": _along(np.cumsum), "cumprod": _along(np.cumprod)},
+    "reduce_sum": _over(np.sum),
+    "reduce_prod": _over(np.prod),
+    "reduce_max": _over(np.max),
+    "reduce_min": _over(np.min),
+    "reduce_and": _over(np.all),
+    "reduce_or": _over(np.any),
+    "argmax": _first_best(np.argmax),
+    "argmin": _first_best(np.argmin),
+    "cumsum": _along(np.cumsum),
+    "cumprod": _along(np.cumprod),
     "cummax": _along(np.maximum.accumulate),
     "cummin": _along(np.minimum.accumulate),
 }

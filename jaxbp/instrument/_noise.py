@@ -13,7 +13,6 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp._jaxpr import interpret
 from jaxbp.instrument import _by_numpy
 
 DRAWS = 8
@@ -53,7 +52,7 @@ def rounding_noise(jaxpr: Any, inputs: Sequence[Any], seed: int) -> list[np.ndar
     for k in range(DRAWS):
         rng = np.random.default_rng((seed, k))
         visit = functools.partial(_rounded, rng)
-        outs = interpret(jaxpr, inputs, visit, step=_by_numpy.run)
+        outs = _by_numpy.evaluate(jaxpr, inputs, visit)
         for spread, out in zip(spreads, outs, strict=True):
             spread.add(out)
     return [spread.width() for spread in spreads]

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxbp._jaxpr import is_differentiable
+from jaxbp.instrument._answers import first_line, worst_at
 from jaxbp.instrument._comparison import VERDICTS, Finding
 from jaxbp.instrument._judge import disagreement, worst_elements
 from jaxbp.instrument._points import is_data, points
 from jaxbp.instrument._precision import in_low_precision
-from jaxbp.instrument._testimony import Testimony, first_line, worst_at
+from jaxbp.instrument._testimony import Testimony
 from jaxbp.instrument._variants import other_dtypes, other_lengths, transformed
 from jaxbp.instrument._witnesses import Pullback, in_float64, traced
 
@@ -43,7 +44,8 @@ def look_further(asked: Question, answers: Testimony) -> Iterator[list[Finding]]
         with jax.enable_x64(True):
             try:
                 wide_args, wide_kwargs = jax.tree.map(in_float64, variant[1:])
-                other = traced(asked.f, wide_args, wide_kwargs, asked.reference)
+                wide = (wide_args, wide_kwargs, asked.reference)
+                other = traced(asked.f, *wide, once=True)
                 there = Testimony(other, other.inputs, asked.paths, asked.seed, count=1)
             except Exception:  # not a length that the function takes
                 continue
@@ -52,17 +54,22 @@ def look_further(asked: Question, answers: Testimony) -> Iterator[list[Finding]]
 
 def look_at_dtypes(asked: Question, answers: Testimony) -> Iterator[list[Finding]]:
     """Findings in each narrower dtype: contract, overflow, accuracy."""
-    for variant in other_dtypes(asked.args, asked.kwargs):
-        try:
-            narrow = traced(asked.f, variant.args, variant.kwargs, asked.reference)
-            there = Testimony(narrow, narrow.inputs, asked.paths, asked.seed, count=1)
+    for variants in other_dtypes(asked.args, asked.kwargs):
+        try:  # one program for both
+            narrow = traced(asked.f, *variants[0][1:], asked.reference)
         except Exception:  # not a dtype that the function takes
             continue
-        with jax.enable_x64(True):
-            leaves = [in_float64(x) for x in there.leaves]
-            inputs = answers.program.manual.moved(answers.inputs, leaves)
-            exact = Testimony(answers.program, inputs, asked.paths, asked.seed, count=1)
-        yield _named(in_low_precision(there, exact, asked.surrogates), variant.name)
+        for variant in variants:
+            leaves = list(filter(is_differentiable, jax.tree.leaves(variant[1:])))
+            try:
+                there = Testimony(narrow, leaves, asked.paths, asked.seed, count=1)
+            except Exception:  # of which it takes no gradient
+                break
+            with jax.enable_x64(True):
+                wide = [in_float64(x) for x in leaves]
+                inputs = answers.program.manual.moved(answers.inputs, wide)
+                exact = Testimony(answers.program, inputs, asked.paths, asked.seed, 1)
+            yield _named(in_low_precision(there, exact, asked.surrogates), variant.name)
 
 
 def look_again(asked: Question, answers: Testimony) -> list[Finding]:

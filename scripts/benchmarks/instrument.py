@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from benchmarks._machine import described, machine
 from jax.test_util import check_grads
 
+from benchmarks._machine import described, machine
 from jaxbp import compare
 from jaxbp._jaxpr import is_differentiable
 from jaxbp.nets import mlp
