@@ -123,20 +123,20 @@ class Testimony(Answers):
             found[k] = Finding("broken-contract", path, "", worst, kind, message)
         return found
 
-    def _differing(self, leaves) -> dict[int, tuple[int, np.ndarray]]:
-        """By leaf, a probe at which it differs beyond rounding, and by how much.
+    def _differing(self, leaves) -> dict[int, tuple[int, np.ndarray, str]]:
+        """By leaf, a probe at which it differs beyond rounding, by how much, a note.
 
         The cheap bound first; noise is measured only where that fails.
         """
-        found: dict[int, tuple[int, np.ndarray]] = {}
+        found: dict[int, tuple[int, np.ndarray, str]] = {}
         for c in reversed(range(len(self.probes))):
             manual, auto = self.manual[c].cotangents, self.auto[c].cotangents
-            places = {}
+            places, notes = {}, {}
             for k in leaves:
                 if k not in found:
                     multiple = beyond_rounding(manual[k], auto[k], self.unit)
                     if multiple is not None:
-                        places[k] = _sampled(multiple)
+                        places[k], notes[k] = _sampled(multiple)
             noises = self.noise_at(c, places) if places else []
             for (k, some), noise in zip(places.items(), noises, strict=True):
                 m, a = manual[k].ravel()[some], auto[k].ravel()[some]
@@ -144,7 +144,7 @@ class Testimony(Answers):
                 if beyond.any():
                     multiple = np.zeros(manual[k].shape)
                     multiple.flat[some] = beyond
-                    found[k] = c, multiple
+                    found[k] = c, multiple, notes[k]
         return found
 
     def _agreeing(self, k) -> Finding:
@@ -155,7 +155,7 @@ class Testimony(Answers):
             return Finding("unproven", path, worst=worst, message=message)
         return Finding("right", path, worst=worst, message="" if m.size else "empty")
 
-    def _judged(self, k, c, multiple) -> Finding:
+    def _judged(self, k, c, multiple, note) -> Finding:
         evidence = self._evidence(c, k)
         m, a = self.manual[c].cotangents[k], self.auto[c].cotangents[k]
         numeric = self._numeric(c, k, _telling(m, a, multiple))
@@ -164,9 +164,7 @@ class Testimony(Answers):
         if finding.verdict == "kink" and not self._is_subgradient(c, k, multiple):
             message = "at a kink, but no subgradient: along a line it is too steep"
             finding = dataclasses.replace(finding, verdict="wrong", message=message)
-        message = finding.message
-        if np.count_nonzero(multiple) == _SAMPLE:
-            message = f"of a sample of {_SAMPLE:,} that seemed to differ, {message}"
+        message = f"{note}{finding.message}"
         output = self._output(c, k, multiple)
         return dataclasses.replace(finding, output=output, message=message)
 
@@ -240,18 +238,19 @@ class Testimony(Answers):
         return Numeric(*(np.concatenate(c) for c in zip(*found, strict=True)))
 
 
-def _sampled(multiple: np.ndarray) -> np.ndarray:
-    """The elements that differ; of a large array a sample, the worst one in it.
+def _sampled(multiple: np.ndarray) -> tuple[np.ndarray, str]:
+    """The elements that differ; of a large array a sample, the worst in it, and a note.
 
     To measure the noise of all, or to put all in order, would take their memory several
     times over.
     """
     some = np.flatnonzero(multiple)
     if multiple.size <= LARGE or some.size <= _SAMPLE:
-        return some
+        return some, ""
     chosen = some[np.linspace(0, some.size - 1, _SAMPLE).astype(int)]
     chosen[0] = multiple.argmax()
-    return chosen
+    note = f"{some.size:,} elements seem to differ, a sample of {_SAMPLE:,} was asked: "
+    return chosen, note
 
 
 def _telling(m, a, multiple) -> np.ndarray:
