@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxbp.instrument._comparison import Finding, Verdict, Worst, worst_of
-from jaxbp.instrument._kinds import Evidence, kind_of_mistake
+from jaxbp.instrument._evidence import Evidence
+from jaxbp.instrument._kinds import kind_of_mistake
 from jaxbp.instrument._numeric import Secants
 
 _CHEAP = 8  # units of roundoff of |A| + |M|: a few roundings in each
@@ -108,7 +109,7 @@ def judge(
         None if numeric is None else float(numeric.value[k]),
     )
     count = f"{np.count_nonzero(multiple)} of {multiple.size} elements differ"
-    kind, reason = kind_of_mistake(evidence or Evidence([manual], [auto], 0, {}))
+    kind, reason = kind_of_mistake(evidence or Evidence([manual], [auto]))
     if verdict == "wrong" and kind == "missing":
         verdict = "broken-contract"
     meaning = _MEANING[verdict] if numeric is not None else ""

@@ -38,6 +38,7 @@ def look_further(asked: Question, answers: Testimony) -> Iterator[list[Finding]]
     program = answers.program
     for point in points(program.auto.jaxpr, answers.inputs, asked.seed):
         there = Testimony(program, point.inputs, asked.paths, asked.seed, count=1)
+        there.earlier = [answers.inputs]
         yield _named(there.findings(asked.surrogates, callers=False), point.name)
     for variant in other_lengths(asked.args, asked.kwargs):
         with jax.enable_x64(True):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp.instrument._comparison import Finding, Worst
+from jaxbp.instrument._evidence import gathered, showing_output
 from jaxbp.instrument._judge import (
     ASKED,
     Numeric,
@@ -19,7 +20,6 @@ from jaxbp.instrument._judge import (
     telling_elements,
     worst_elements,
 )
-from jaxbp.instrument._kinds import Evidence
 from jaxbp.instrument._numeric import Secants, secants, split
 from jaxbp.instrument._witnesses import PROBES, Program, Pullback, probes
 
@@ -46,6 +46,7 @@ class Testimony:
         self.unit = max(units, default=0.0)
         self.manual = [program.manual(inputs, g) for g in self.probes]
         self.refused = ""
+        self.earlier: list[Sequence[Any]] = []  # points asked before, to be told from
         self._noise: dict[int, tuple[Pullback, Pullback]] = {}
         try:
             self.auto = [program.auto(inputs, g) for g in self.probes]
@@ -187,12 +188,14 @@ class Testimony:
             c, multiple = beyond
             m, a = self.manual[c].cotangents[k], self.auto[c].cotangents[k]
             numeric = self._numeric(c, k, telling_elements(multiple, m, a))
-            evidence = self._evidence(c, k)
+            evidence = gathered(self, c, k)
             finding = judge(path, m, a, multiple, numeric, self.unit, evidence)
             if finding.verdict == "kink" and not self._is_subgradient(c, k, multiple):
                 message = "at a kink, but no subgradient: along a line it is too steep"
-                return dataclasses.replace(finding, verdict="wrong", message=message)
-            return finding
+                return dataclasses.replace(
+                    finding, verdict="wrong", kind="", message=message
+                )
+            return dataclasses.replace(finding, output=showing_output(self, c, k))
         m, a = self.manual[0].cotangents[k], self.auto[0].cotangents[k]
         worst = self._largest_difference(k)
         if not np.isfinite(m).all() and not np.isfinite(a).all():
@@ -220,13 +223,6 @@ class Testimony:
             if not low - slack <= np.sum(m * direction) <= high + slack:
                 return False
         return True
-
-    def _evidence(self, c, k) -> Evidence:
-        pairs = zip(self.paths, self.auto[c].cotangents, strict=True)
-        others = {path: bar for path, bar in pairs if path != self.paths[k]}
-        manual = [p.cotangents[k] for p in self.manual]
-        auto = [p.cotangents[k] for p in self.auto]
-        return Evidence(manual, auto, c, others)
 
     def _numeric(self, c, k, elements) -> Numeric | None:
         """The numeric witness at elements of leaf k, until one is wrong there.
