@@ -12,6 +12,7 @@ import numpy as np
 from jaxbp._errors import argument_error, describe
 from jaxbp._jaxpr import find_rules, is_differentiable, is_tracer, out_of_reach
 from jaxbp.instrument._comparison import Comparison, worst_of
+from jaxbp.instrument._contract import repeatable, sparsely
 from jaxbp.instrument._precision import in_low_precision
 from jaxbp.instrument._presence import took_part
 from jaxbp.instrument._search import (
@@ -83,6 +84,9 @@ def compare(
     with precision:
         answers = Testimony(program, program.inputs, paths, seed)
         findings = answers.findings(purposely, callers=bool(note) or not narrow)
+        if findings:
+            findings = repeatable(answers, findings)
+            findings = worse(findings, sparsely(answers, purposely), ours=True)
         if effort == "full" and findings:
             for further in look_further(asked, answers):
                 findings = worse(findings, further, ours=True)

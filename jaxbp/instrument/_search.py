@@ -8,12 +8,12 @@ import jax
 
 from jaxbp._jaxpr import is_differentiable
 from jaxbp.instrument._comparison import VERDICTS, Finding
-from jaxbp.instrument._judge import disagreement, worst_elements
+from jaxbp.instrument._contract import sparsely, transformations
 from jaxbp.instrument._points import is_data, points
 from jaxbp.instrument._precision import in_low_precision
-from jaxbp.instrument._testimony import Testimony, first_line, worst_at
-from jaxbp.instrument._variants import other_dtypes, other_lengths, transformed
-from jaxbp.instrument._witnesses import Pullback, in_float64, traced
+from jaxbp.instrument._testimony import Testimony, first_line
+from jaxbp.instrument._variants import other_dtypes, other_lengths
+from jaxbp.instrument._witnesses import in_float64, traced
 
 
 class Question(NamedTuple):
@@ -34,7 +34,8 @@ def look_further(asked: Question, answers: Testimony) -> Iterator[list[Finding]]
     What nobody can tell there is not held against the rule: those points are ours, not
     the caller's.
     """
-    yield _under_transformations(answers)
+    yield transformations(answers)
+    yield sparsely(answers, asked.surrogates, everywhere=True)
     program = answers.program
     for point in points(program.auto.jaxpr, answers.inputs, asked.seed):
         there = Testimony(program, point.inputs, asked.paths, asked.seed, count=1)
@@ -99,42 +100,6 @@ def _named(findings, where):
         else f
         for f in findings
     ]
-
-
-def _under_transformations(answers: Testimony) -> list[Finding]:
-    """broken-contract where vmap, scan or remat change the hand-written pullback."""
-    program, cotangents = answers.program, answers.probes[-1]
-    plain = answers.manual[-1]
-    found = []
-    results = transformed(program.manual, answers.inputs, cotangents)
-    for name, result in results.items():
-        if isinstance(result, Pullback):
-            found += _changed(answers, plain, result, name)
-            continue
-        of_auto = transformed(program.auto, answers.inputs, cotangents)[name]
-        if isinstance(of_auto, Pullback):
-            reason = first_line(result)
-            message = f"{name} raises, of autodiff it does not: {reason}"
-            found += [
-                Finding("broken-contract", path, message=message)
-                for path in answers.paths
-            ]
-    return found
-
-
-def _changed(answers, plain, result, name):
-    found = []
-    triples = zip(answers.paths, plain.cotangents, result.cotangents, strict=True)
-    for k, (path, before, after) in enumerate(triples):
-        multiple = disagreement(after, before, answers.unit)
-        if multiple.any():
-            noise = answers.noise(len(answers.probes) - 1)[0].cotangents[k]
-            multiple = disagreement(after, before, answers.unit, noise)
-        if multiple.any():
-            worst = worst_at(after, before, int(worst_elements(multiple)[0]))
-            message = f"under {name} another gradient than without"
-            found.append(Finding("broken-contract", path, "", worst, message=message))
-    return found
 
 
 def varied(leaf: Any) -> bool:

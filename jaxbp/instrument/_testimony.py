@@ -37,10 +37,13 @@ class Testimony:
         paths: Sequence[str],
         seed: int,
         count: int = PROBES,
+        cotangents: list[list[np.ndarray]] | None = None,
     ):
         self.program, self.inputs, self.paths = program, list(inputs), paths
         self.seed, self.leaves = seed, program.leaves(inputs)
-        self.probes = probes(program.avals, program.output_paths, seed, count)
+        self.probes = cotangents or probes(
+            program.avals, program.output_paths, seed, count
+        )
         # Of the leaves alone: what is cast down inside shows in the measured noise.
         units = [float(jnp.finfo(jnp.result_type(x)).eps) for x in self.leaves]
         self.unit = max(units, default=0.0)

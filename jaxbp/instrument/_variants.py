@@ -1,6 +1,6 @@
-"""The same question of other arguments: lengths of axes, dtypes, transformations."""
+"""The same question of other arguments: lengths of axes, dtypes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp._jaxpr import is_differentiable
-from jaxbp.instrument._witnesses import Pullback, Witness
 
 _DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
 
@@ -49,50 +48,6 @@ def other_dtypes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Vari
             new_args, new_kwargs = jax.tree.map(cast, (args, kwargs))
             size = "" if scale == 1 else f", {scale:g} times as large"
             yield Variant(f"{jnp.dtype(dtype)}{size}", new_args, new_kwargs)
-
-
-def transformed(
-    witness: Witness, inputs: Sequence[Any], cotangents: Sequence[Any]
-) -> dict[str, Pullback | Exception]:
-    """The pullback under vmap, scan and remat; the exception where one raises.
-
-    Two copies are mapped over, the second with twice the cotangent: under vmap of
-    values and cotangents, of cotangents alone, and in turn in a scan. What comes back
-    is the second's, halved.
-    """
-    inputs, cotangents = list(inputs), list(cotangents)
-    twice = [jnp.stack([jnp.asarray(g), 2 * jnp.asarray(g)]) for g in cotangents]
-    copies = [jnp.stack([jnp.asarray(x)] * 2) for x in inputs]
-
-    def scanned(xs, gs):
-        return jax.lax.scan(lambda c, xg: (c, witness.pullback(*xg)), 0, (xs, gs))[1]
-
-    def remat(xs, gs):
-        whole = Witness(witness.jaxpr, witness.wrt, witness.outputs)
-        whole.primal = jax.checkpoint(witness.primal)  # pyright: ignore
-        return whole.pullback(xs, gs)
-
-    ways = {
-        "vmap": (jax.vmap(witness.pullback), copies, twice),
-        "vmap over cotangents": (
-            jax.vmap(witness.pullback, in_axes=(None, 0)),
-            inputs,
-            twice,
-        ),
-        "scan": (scanned, copies, twice),
-        "remat": (remat, inputs, cotangents),
-    }
-    found: dict[str, Pullback | Exception] = {}
-    for name, (function, xs, gs) in ways.items():
-        try:
-            outs, bars = jax.jit(function)(xs, gs)
-        except Exception as error:
-            found[name] = error
-            continue
-        if name != "remat":
-            outs, bars = [o[1] for o in outs], [b[1] / 2 for b in bars]
-        found[name] = Pullback(list(map(np.asarray, outs)), list(map(np.asarray, bars)))
-    return found
 
 
 def _shape(leaf):
