@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jaxbp.instrument._branch import Branch, summary
+
 Verdict = Literal[
     "broken-contract",
     "wrong",
@@ -57,7 +59,7 @@ class Comparison:
     `manual`, `auto` and `numeric` are trees like the arguments: the pullback of one
     cotangent, which is 1 for a scalar function, so that they are its gradients. None
     stands for what was not differentiated or not computed, NaN for single elements that
-    were not computed.
+    were not computed. `coverage` tells which arms of the program's branches were taken.
     """
 
     function: str
@@ -68,6 +70,7 @@ class Comparison:
     numeric: Any
     accuracy: bool = False
     note: str = ""
+    coverage: tuple[Branch, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -84,6 +87,7 @@ class Comparison:
             "verdict": self.verdict,
             "note": self.note,
             "findings": [_jsonable(asdict(finding)) for finding in self.findings],
+            "coverage": [_jsonable(asdict(branch)) for branch in self.coverage],
         }
 
     def __str__(self) -> str:
@@ -112,6 +116,8 @@ class Comparison:
                 console.print(f"  {f.argument}: {kind}{f.message}", soft_wrap=True)
         if self.note:
             console.print(f"  {self.note}", soft_wrap=True)
+        if covered := summary(self.coverage):
+            console.print(f"  {covered}", soft_wrap=True)
         lines = out.getvalue().splitlines()
         return "\n".join(line.rstrip() for line in lines)
 

@@ -9,6 +9,7 @@ import jax
 from jaxbp._jaxpr import is_differentiable
 from jaxbp.instrument._comparison import VERDICTS, Finding
 from jaxbp.instrument._contract import sparsely, transformations
+from jaxbp.instrument._coverage import Coverage
 from jaxbp.instrument._points import is_data, points
 from jaxbp.instrument._precision import in_low_precision
 from jaxbp.instrument._testimony import Testimony, first_line
@@ -28,7 +29,9 @@ class Question(NamedTuple):
     seed: int
 
 
-def look_further(asked: Question, answers: Testimony) -> Iterator[list[Finding]]:
+def look_further(
+    asked: Question, answers: Testimony, coverage: Coverage
+) -> Iterator[list[Finding]]:
     """Findings at other points, lengths, dtypes and under transformations, in turn.
 
     What nobody can tell there is not held against the rule: those points are ours, not
@@ -40,6 +43,7 @@ def look_further(asked: Question, answers: Testimony) -> Iterator[list[Finding]]
     for point in points(program.auto.jaxpr, answers.inputs, asked.seed):
         there = Testimony(program, point.inputs, asked.paths, asked.seed, count=1)
         there.earlier = [answers.inputs]
+        coverage.see(point.inputs)
         yield _named(there.findings(asked.surrogates, callers=False), point.name)
     for variant in other_lengths(asked.args, asked.kwargs):
         with jax.enable_x64(True):
