@@ -23,7 +23,8 @@ from jaxbp.instrument._comparison import (
 )
 from jaxbp.instrument._links import Call, Link, LinkFinding, question
 from jaxbp.instrument._pair import Pair, Programs
-from jaxbp.instrument._witnesses import in_float64, probes
+from jaxbp.instrument._probes import probes
+from jaxbp.instrument._witnesses import in_float64
 
 _FAILED = VERDICTS[:3]
 _SHOWN = ("scan", "while")  # whose rules are met at other iterations

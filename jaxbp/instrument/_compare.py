@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxbp._errors import argument_error, describe
 from jaxbp._jaxpr import find_rules, is_differentiable, is_tracer, out_of_reach
+from jaxbp.instrument._answers import first_line
 from jaxbp.instrument._comparison import Comparison, worst_of
 from jaxbp.instrument._contract import repeatable, sparsely
 from jaxbp.instrument._coverage import Coverage
@@ -24,7 +25,7 @@ from jaxbp.instrument._search import (
     varied,
     worse,
 )
-from jaxbp.instrument._testimony import Testimony, first_line
+from jaxbp.instrument._testimony import Testimony
 from jaxbp.instrument._witnesses import in_float64, traced
 
 

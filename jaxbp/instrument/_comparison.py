@@ -2,7 +2,7 @@
 
 import io
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -125,6 +125,18 @@ class Comparison:
 def worst_of(verdicts: list[Verdict]) -> Verdict:
     """The first in the order of VERDICTS; of nothing compared, `unproven`."""
     return min(verdicts, key=VERDICTS.index) if verdicts else "unproven"
+
+
+def elsewhere(findings: list[Finding], where: str) -> list[Finding]:
+    """Findings at another point than the caller's, which say so."""
+    return [_elsewhere(f, where) if f.verdict != "right" else f for f in findings]
+
+
+def _elsewhere(finding, where):
+    # Zeros at one point are not an input that is never given a cotangent.
+    if finding.kind == "missing":
+        finding = replace(finding, verdict="wrong", kind="")
+    return replace(finding, message=f"{where}: {finding.message}")
 
 
 def _number(value: Any) -> str:

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxbp.instrument._comparison import Finding
+from jaxbp.instrument._answers import first_line, worst_at
+from jaxbp.instrument._comparison import Finding, elsewhere
 from jaxbp.instrument._judge import disagreement, worst_elements
-from jaxbp.instrument._testimony import Testimony, first_line, worst_at
+from jaxbp.instrument._testimony import Testimony
 from jaxbp.instrument._witnesses import Pullback, Witness
 
 _ONE_HOTS = 6  # of an output, with effort="full"
@@ -24,7 +25,7 @@ _TOGETHER = (
 
 def repeatable(answers: Testimony, findings: list[Finding]) -> list[Finding]:
     """The findings; broken-contract in their place where a second run differs."""
-    again = answers.program.manual(answers.inputs, answers.probes[-1])
+    again = answers.hand_written(answers.probes[-1])
     # By autodiff's noise: that of a rule which is not repeatable hides what it does.
     changed = _changed(answers, again, "differs between two runs", witness=1)
     instead = {finding.argument: finding for finding in changed}
@@ -53,11 +54,7 @@ def sparsely(
     asked = (answers.program, answers.inputs, answers.paths, answers.seed)
     there = Testimony(*asked, cotangents=bars)
     findings = there.findings(surrogates, callers=False)
-    for k, finding in enumerate(findings):
-        if finding.verdict != "right":
-            message = f"for a cotangent that is mostly 0: {finding.message}"
-            findings[k] = dataclasses.replace(finding, message=message)
-    return findings
+    return elsewhere(findings, "for a cotangent that is mostly 0")
 
 
 def transformations(answers: Testimony) -> list[Finding]:

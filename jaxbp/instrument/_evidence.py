@@ -93,48 +93,43 @@ def intermediates(jaxpr: Any, inputs: Sequence[Any]) -> dict[str, np.ndarray]:
 
 
 def gathered(answers: "Testimony", c: int, k: int) -> Evidence:
-    """What the witnesses' answers say about leaf k, at probe c."""
+    """What the witnesses' answers say about leaf k, at probe c.
+
+    Of every probe; where not all answers are kept, of c and one other.
+    """
     program, cotangents = answers.program, answers.probes[c]
+    asked = list(range(len(answers.probes)))
+    if program.is_large:
+        asked = [*[p for p in asked if p != c][:1], c]
     leaves = dict(zip(answers.paths, map(np.asarray, answers.leaves), strict=True))
-    auto, path = answers.auto[c], answers.paths[k]
-    others = dict(zip(answers.paths, auto.cotangents, strict=True))
-    del others[path]
+    manual, auto = [], []
+    for p in asked:
+        manual.append(answers.manual[p].cotangents[k])
+        auto.append(answers.auto[p].cotangents[k])
+    others = dict(zip(answers.paths, answers.auto[c].cotangents, strict=True))
+    del others[answers.paths[k]]
     outputs = [f"output{path}" for path in program.output_paths]
 
     def again(leaf=None, cotangents=cotangents):
         inputs = list(answers.inputs)
         if leaf is not None:
             inputs[program.manual.wrt[k]] = leaf
-        return program.auto(inputs, cotangents).cotangents[k]
+        return program.ask(inputs, cotangents)[1].cotangents[k]
 
     def earlier():
         for inputs in answers.earlier:
-            yield program.auto(inputs, cotangents).cotangents[k]
+            yield program.ask(inputs, cotangents)[1].cotangents[k]
 
     return Evidence(
-        [p.cotangents[k] for p in answers.manual],
-        [p.cotangents[k] for p in answers.auto],
-        c,
+        manual,
+        auto,
+        asked.index(c),
         others,
-        leaves[path],
+        leaves[answers.paths[k]],
         leaves,
-        dict(zip(outputs, auto.outputs, strict=True)),
+        dict(zip(outputs, answers.auto[c].outputs, strict=True)),
         cotangents,
-        None if answers.refused else again,
+        None if answers.refused or program.is_large else again,
         tuple if answers.refused else earlier,
         lambda: intermediates(program.auto.jaxpr, answers.inputs),
     )
-
-
-def showing_output(answers: "Testimony", c: int, k: int) -> str:
-    """The path of the output whose cotangent alone shows it, "" where all do."""
-    program, g = answers.program, answers.probes[c]
-    if len(g) == 1 or answers.refused:
-        return ""
-    shows = []
-    for j in range(len(g)):
-        only = [x if i == j else np.zeros_like(x) for i, x in enumerate(g)]
-        both = (program.manual, program.auto)
-        m, a = (witness(answers.inputs, only).cotangents[k] for witness in both)
-        shows.append(not same(m, a))
-    return "" if all(shows) else program.output_paths[int(np.argmax(shows))]

@@ -24,15 +24,13 @@ def factor(evidence: Evidence) -> Kind:
     """One of the two is the other times a value that the program holds."""
     for name, value in _values(evidence):
         for written, form in _FORMS:
-            with np.errstate(all="ignore"):
-                v = form(value)
-                if not np.isfinite(v).all():
-                    continue
-                missing, extra = evidence.m * v, evidence.a * v
-            if evidence.m.any() and same(evidence.a, missing):
+            v = form(value)
+            if not np.isfinite(v).all():
+                continue
+            if evidence.m.any() and same(evidence.a, evidence.m * v):
                 said = f"autodiff / hand-written is {written.format(name)}"
                 return "factor", f"{said} in every element: a factor is missing"
-            if evidence.a.any() and same(evidence.m, extra):
+            if evidence.a.any() and same(evidence.m, evidence.a * v):
                 said = f"hand-written / autodiff is {written.format(name)}"
                 return "factor", f"{said} in every element: a factor too much"
     return None

@@ -92,7 +92,7 @@ def judge(
 ) -> Finding:
     """The finding on a leaf in which M and A differ at `numeric.elements`.
 
-    `evidence` adds the other probes and leaves to what the kind of mistake is told by.
+    `evidence` adds what the kind of a mistake is told by.
     """
     if numeric is None:
         elements, verdict, k = worst_elements(multiple), "wrong", 0
@@ -109,8 +109,10 @@ def judge(
         None if numeric is None else float(numeric.value[k]),
     )
     count = f"{np.count_nonzero(multiple)} of {multiple.size} elements differ"
-    kind, reason = kind_of_mistake(evidence or Evidence([manual], [auto]))
-    if verdict == "wrong" and kind == "missing":
+    kind = reason = ""
+    if verdict == "wrong":
+        kind, reason = kind_of_mistake(evidence or Evidence([manual], [auto]))
+    if kind == "missing":
         verdict = "broken-contract"
     meaning = _MEANING[verdict] if numeric is not None else ""
     message = "; ".join(part for part in (count, reason, meaning) if part)

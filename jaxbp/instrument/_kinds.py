@@ -36,10 +36,9 @@ def kind_of_mistake(evidence: Evidence) -> tuple[str, str]:
     manual, auto = evidence.m, evidence.a
     if manual.shape != auto.shape or not manual.size or same(manual, auto):
         return "", ""
-    for hypothesis in _HYPOTHESES:
-        if kind := hypothesis(evidence):
-            return kind
-    return "", ""
+    with np.errstate(all="ignore"):
+        kinds = (hypothesis(evidence) for hypothesis in _HYPOTHESES)
+        return next((kind for kind in kinds if kind), ("", ""))
 
 
 def _missing(evidence) -> Kind:

@@ -13,7 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp._jaxpr import interpret, run_equation
+from jaxbp.instrument import _by_numpy
 
 DRAWS = 8
 
@@ -48,19 +48,41 @@ def rounding_noise(jaxpr: Any, inputs: Sequence[Any], seed: int) -> list[np.ndar
 
     The undisturbed run is one of them: of 8 signs all may be the same.
     """
-    draws = [interpret(jaxpr, inputs, lambda eqn, ins, outs: outs)]
+    spreads = [_Spread(x) for x in _by_numpy.evaluate(jaxpr, inputs)]
     for k in range(DRAWS):
         rng = np.random.default_rng((seed, k))
         visit = functools.partial(_rounded, rng)
-        draws.append(interpret(jaxpr, inputs, visit))
-    columns = zip(*draws, strict=True)
-    return [_spread(np.stack([np.asarray(x) for x in column])) for column in columns]
+        outs = _by_numpy.evaluate(jaxpr, inputs, visit)
+        for spread, out in zip(spreads, outs, strict=True):
+            spread.add(out)
+    return [spread.width() for spread in spreads]
 
 
-def _spread(draws: np.ndarray) -> np.ndarray:
-    if np.iscomplexobj(draws):
-        return np.hypot(np.ptp(np.real(draws), axis=0), np.ptp(np.imag(draws), axis=0))
-    return np.ptp(draws.astype(np.float64), axis=0)
+class _Spread:
+    """Smallest and largest of the draws so far: none of them is kept."""
+
+    def __init__(self, first: Any):
+        # Real and imaginary parts apart; copied, since what is added changes them.
+        self._low = [np.array(part) for part in _parts(first)]
+        self._high = [part.copy() for part in self._low]
+
+    def add(self, draw: Any) -> None:
+        for low, high, part in zip(self._low, self._high, _parts(draw), strict=True):
+            np.minimum(low, part, out=low)
+            np.maximum(high, part, out=high)
+
+    def width(self) -> np.ndarray:
+        pairs = zip(self._high, self._low, strict=True)
+        with np.errstate(all="ignore"):  # inf - inf
+            widths = [np.subtract(high, low, out=high) for high, low in pairs]
+        return np.hypot(*widths) if len(widths) == 2 else widths[0]
+
+
+def _parts(x: Any) -> list[np.ndarray]:
+    x = np.asarray(x)
+    if np.iscomplexobj(x):
+        return [np.real(x), np.imag(x)]
+    return [x.astype(np.float64, copy=False)]
 
 
 def _rounded(rng, eqn, ins, outs):
@@ -68,7 +90,7 @@ def _rounded(rng, eqn, ins, outs):
     if eqn.primitive.name in _EXACT or _widens(eqn, ins, outs):
         return outs
     if eqn.primitive.name in _SOLVES:
-        outs = run_equation(eqn, _moved(rng, ins, ins))
+        outs = _by_numpy.run(eqn, _moved(rng, ins, ins))
     amounts = _magnitudes(eqn, ins) if eqn.primitive.name in _SUMS else outs
     return _moved(rng, outs, amounts)
 
@@ -81,17 +103,20 @@ def _moved(rng, values, amounts):
         if not jnp.issubdtype(dtype, jnp.inexact):
             moved.append(value)
             continue
+        value, amount = np.asarray(value), np.asarray(amount)
         unit = float(jnp.finfo(dtype).eps)
-        signs = rng.choice((-unit, unit), size=np.shape(value))
-        # An exact 0 is exact: a product with 0, an empty sum, a masked entry.
-        shift = jnp.where(value == 0, 0, amount * signs.astype(dtype))
-        moved.append((value + shift).astype(dtype))
+        up = rng.integers(0, 2, size=value.shape, dtype=np.int8).astype(bool)
+        with np.errstate(all="ignore"):
+            shift = (amount * unit).astype(dtype, copy=False)
+            # An exact 0 is exact: a product with 0, an empty sum, a masked entry.
+            shift = np.where(value == 0, 0, np.where(up, shift, -shift))
+            moved.append((value + shift).astype(dtype, copy=False))
     return moved
 
 
 def _magnitudes(eqn, ins):
     """sqrt(n) times the sum of the magnitudes of what a sum adds up."""
-    (total,) = run_equation(eqn, [_absolute(x) for x in ins])
+    (total,) = _by_numpy.run(eqn, [_absolute(x) for x in ins])
     terms = max(1, _size(ins) // max(1, np.size(total)))
     return [total * np.sqrt(terms).astype(total.dtype)]
 
@@ -101,7 +126,7 @@ def _size(ins):
 
 
 def _absolute(x):
-    return jnp.abs(x) if jnp.issubdtype(jnp.result_type(x), jnp.inexact) else x
+    return np.abs(x) if jnp.issubdtype(jnp.result_type(x), jnp.inexact) else x
 
 
 def _widens(eqn, ins, outs):

@@ -15,7 +15,7 @@ from jaxbp._sweep import holds, is_floating, wire_name
 from jaxbp.instrument._judge import ASKED, Numeric, disagreement
 from jaxbp.instrument._noise import rounding_noise
 from jaxbp.instrument._numeric import ladder, secants
-from jaxbp.instrument._witnesses import probes
+from jaxbp.instrument._probes import probes
 
 
 class Answer(NamedTuple):

@@ -1,18 +1,18 @@
 """effort="full" and order=2: the question asked elsewhere, and of the rule again."""
 
-import dataclasses
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
 from jaxbp._jaxpr import is_differentiable
-from jaxbp.instrument._comparison import VERDICTS, Finding
+from jaxbp.instrument._answers import first_line
+from jaxbp.instrument._comparison import VERDICTS, Finding, elsewhere
 from jaxbp.instrument._contract import sparsely, transformations
 from jaxbp.instrument._coverage import Coverage
 from jaxbp.instrument._points import is_data, points
 from jaxbp.instrument._precision import in_low_precision
-from jaxbp.instrument._testimony import Testimony, first_line
+from jaxbp.instrument._testimony import Testimony
 from jaxbp.instrument._variants import other_dtypes, other_lengths
 from jaxbp.instrument._witnesses import in_float64, traced
 
@@ -44,31 +44,41 @@ def look_further(
         there = Testimony(program, point.inputs, asked.paths, asked.seed, count=1)
         there.earlier = [answers.inputs]
         coverage.see(point.inputs)
-        yield _named(there.findings(asked.surrogates, callers=False), point.name)
+        yield elsewhere(there.findings(asked.surrogates, callers=False), point.name)
     for variant in other_lengths(asked.args, asked.kwargs):
         with jax.enable_x64(True):
             try:
                 wide_args, wide_kwargs = jax.tree.map(in_float64, variant[1:])
-                other = traced(asked.f, wide_args, wide_kwargs, asked.reference)
+                wide = (wide_args, wide_kwargs, asked.reference)
+                other = traced(asked.f, *wide, once=True)
                 there = Testimony(other, other.inputs, asked.paths, asked.seed, count=1)
             except Exception:  # not a length that the function takes
                 continue
-            yield _named(there.findings(asked.surrogates, callers=False), variant.name)
+            yield elsewhere(
+                there.findings(asked.surrogates, callers=False), variant.name
+            )
 
 
 def look_at_dtypes(asked: Question, answers: Testimony) -> Iterator[list[Finding]]:
     """Findings in each narrower dtype: contract, overflow, accuracy."""
-    for variant in other_dtypes(asked.args, asked.kwargs):
-        try:
-            narrow = traced(asked.f, variant.args, variant.kwargs, asked.reference)
-            there = Testimony(narrow, narrow.inputs, asked.paths, asked.seed, count=1)
+    for variants in other_dtypes(asked.args, asked.kwargs):
+        try:  # one program for both
+            narrow = traced(asked.f, *variants[0][1:], asked.reference)
         except Exception:  # not a dtype that the function takes
             continue
-        with jax.enable_x64(True):
-            leaves = [in_float64(x) for x in there.leaves]
-            inputs = answers.program.manual.moved(answers.inputs, leaves)
-            exact = Testimony(answers.program, inputs, asked.paths, asked.seed, count=1)
-        yield _named(in_low_precision(there, exact, asked.surrogates), variant.name)
+        for variant in variants:
+            leaves = list(filter(is_differentiable, jax.tree.leaves(variant[1:])))
+            try:
+                there = Testimony(narrow, leaves, asked.paths, asked.seed, count=1)
+            except Exception:  # of which it takes no gradient
+                break
+            with jax.enable_x64(True):
+                wide = [in_float64(x) for x in leaves]
+                inputs = answers.program.manual.moved(answers.inputs, wide)
+                exact = Testimony(answers.program, inputs, asked.paths, asked.seed, 1)
+            yield elsewhere(
+                in_low_precision(there, exact, asked.surrogates), variant.name
+            )
 
 
 def look_again(asked: Question, answers: Testimony) -> list[Finding]:
@@ -80,7 +90,7 @@ def look_again(asked: Question, answers: Testimony) -> list[Finding]:
         reason = first_line(error)
         message = f"second order: the rule cannot be differentiated again: {reason}"
         return [Finding("unproven", path, message=message) for path in asked.paths]
-    return _named(there.findings(asked.surrogates, callers=False), "second order")
+    return elsewhere(there.findings(asked.surrogates, callers=False), "second order")
 
 
 def worse(old: list[Finding], new: list[Finding], *, ours: bool) -> list[Finding]:
@@ -95,15 +105,6 @@ def _worse(old, new, ours):
     if ours and new.verdict == "unproven":
         return old
     return min(old, new, key=lambda finding: VERDICTS.index(finding.verdict))
-
-
-def _named(findings, where):
-    return [
-        dataclasses.replace(f, message=f"{where}: {f.message}")
-        if f.verdict != "right"
-        else f
-        for f in findings
-    ]
 
 
 def varied(leaf: Any) -> bool:
