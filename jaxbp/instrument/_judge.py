@@ -101,6 +101,8 @@ def judge(
         verdicts = sides(manual, auto, numeric, unit)
         verdict = worst_of(verdicts)
         k = verdicts.index(verdict)
+        if verdict == "right":  # they differ, where no witness is finite
+            verdict = "unproven"
     element = int(elements[k])
     worst = Worst(
         tuple(int(i) for i in np.unravel_index(element, manual.shape)),

@@ -1,12 +1,15 @@
 """effort="full" and order=2: the question asked elsewhere, and of the rule again."""
 
+import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from jaxbp._jaxpr import is_differentiable
 from jaxbp.instrument._answers import first_line
+from jaxbp.instrument._boundaries import boundaries
 from jaxbp.instrument._comparison import VERDICTS, Finding, elsewhere
 from jaxbp.instrument._contract import sparsely, transformations
 from jaxbp.instrument._coverage import Coverage
@@ -15,6 +18,8 @@ from jaxbp.instrument._precision import in_low_precision
 from jaxbp.instrument._testimony import Testimony
 from jaxbp.instrument._variants import other_dtypes, other_lengths
 from jaxbp.instrument._witnesses import in_float64, traced
+
+_FEW = 4  # points that a large program is asked at
 
 
 class Question(NamedTuple):
@@ -40,7 +45,16 @@ def look_further(
     yield transformations(answers)
     yield sparsely(answers, asked.surrogates, everywhere=True)
     program = answers.program
-    for point in points(program.auto.jaxpr, answers.inputs, asked.seed):
+
+    def finite(inputs):
+        outputs = program.ask(inputs, answers.probes[-1])[1].outputs
+        return all(np.isfinite(out).all() for out in outputs)
+
+    # The pullback holds what the rules' own forward and backward passes compare with.
+    written = program.manual.read(answers.inputs, answers.probes[-1])
+    constants = boundaries(program.auto.jaxpr, written)
+    found = points(answers.inputs, constants, asked.seed, finite)
+    for point in itertools.islice(found, _FEW if program.is_large else None):
         there = Testimony(program, point.inputs, asked.paths, asked.seed, count=1)
         there.earlier = [answers.inputs]
         coverage.see(point.inputs)

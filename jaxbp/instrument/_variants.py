@@ -51,7 +51,8 @@ def other_dtypes(
             def one(leaf):
                 if not is_differentiable(leaf) or jnp.iscomplexobj(leaf):
                     return leaf
-                return jnp.asarray(np.asarray(leaf, np.float64) * scale, dtype)
+                with np.errstate(over="ignore"):
+                    return jnp.asarray(np.asarray(leaf, np.float64) * scale, dtype)
 
             return jax.tree.map(one, (args, kwargs))
 
