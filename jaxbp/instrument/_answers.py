@@ -36,6 +36,8 @@ class Answers:
     ):
         self.program, self.inputs, self.paths = program, list(inputs), paths
         self.seed, self.leaves = seed, program.leaves(inputs)
+        if program.is_large and sum(aval.size for aval in program.avals) == 1:
+            count = 1  # any other would be a multiple of it: linearity is asked anyway
         self.probes = cotangents or probes(
             program.avals, program.output_paths, seed, count
         )
@@ -48,7 +50,8 @@ class Answers:
         self.refused = ""
         # Partial functions, no methods: what refers to itself is not freed at once.
         keep = functools.lru_cache(max(1, LARGE // max(1, self.size)))
-        context = (program, self.inputs, self.probes)
+        self.wide = bool(jax.config.jax_enable_x64)  # pyright: ignore - is there
+        context = (self.wide, program, self.inputs, self.probes)
         ask = keep(functools.partial(_asked, *context))
         errors: list[Pullback] = []
         self.noise = keep(functools.partial(_noise, *context, seed, errors))
@@ -65,12 +68,13 @@ class Answers:
 
     def both(self, cotangents: Sequence[Any]) -> tuple[Pullback, Pullback]:
         """What the witnesses answer to a cotangent that is no probe."""
-        return self.program.ask(self.inputs, cotangents)
+        return _asked(self.wide, self.program, self.inputs, [cotangents], 0)
 
     def hand_written(self, cotangents: Sequence[Any]) -> Pullback:
         """What the hand-written one does, by whichever program is compiled."""
         if self.refused or self.program.is_large:
-            return self.program.manual(self.inputs, cotangents)
+            with jax.enable_x64(self.wide):
+                return self.program.manual(self.inputs, cotangents)
         return self.both(cotangents)[0]
 
     def numeric_gradient(self) -> list[np.ndarray]:
@@ -158,14 +162,17 @@ def first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]
 
 
-def _asked(program, inputs, probes, c) -> tuple[Pullback, Pullback]:
-    return program.ask(inputs, probes[c])
+def _asked(wide, program, inputs, probes, c) -> tuple[Pullback, Pullback]:
+    with jax.enable_x64(wide):  # also where the asker has left it
+        return program.ask(inputs, probes[c])
 
 
-def _noise(program, inputs, probes, seed, errors, c) -> tuple[Pullback, Pullback]:
+def _noise(wide, program, inputs, probes, seed, errors, c) -> tuple[Pullback, Pullback]:
     """Rounding noise at probe c, the hand-written witness's and autodiff's."""
-    manual = program.manual.noise(inputs, probes[c], seed)
-    return manual, errors[c] if errors else program.auto.noise(inputs, probes[c], seed)
+    ask = (inputs, probes[c], seed)
+    with jax.enable_x64(wide):
+        manual = program.manual.noise(*ask)
+        return manual, errors[c] if errors else program.auto.noise(*ask)
 
 
 def blocks(*arrays: np.ndarray) -> Iterator[tuple[slice, list[np.ndarray]]]:

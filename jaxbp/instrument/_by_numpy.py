@@ -185,7 +185,9 @@ def _split(p, x):
 
 
 def _dot(p, x, y):
-    """Batch axes first, then one matrix product."""
+    """Batch axes first, then one matrix product; of large ones XLA has the faster."""
+    if max(x.size, y.size) > LARGE:
+        return None
     (of_x, of_y), (batch_x, batch_y) = p["dimension_numbers"]
     rest_x = [k for k in range(x.ndim) if k not in {*of_x, *batch_x}]
     rest_y = [k for k in range(y.ndim) if k not in {*of_y, *batch_y}]

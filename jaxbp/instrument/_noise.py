@@ -103,14 +103,18 @@ def _moved(rng, values, amounts):
         if not jnp.issubdtype(dtype, jnp.inexact):
             moved.append(value)
             continue
-        value, amount = np.asarray(value), np.asarray(amount)
-        unit = float(jnp.finfo(dtype).eps)
-        up = rng.integers(0, 2, size=value.shape, dtype=np.int8).astype(bool)
+        value = np.asarray(value)
+        down = np.frombuffer(rng.bytes(value.size // 8 + 1), np.uint8)
+        down = np.unpackbits(down, count=value.size).reshape(value.shape)
         with np.errstate(all="ignore"):
-            shift = (amount * unit).astype(dtype, copy=False)
-            # An exact 0 is exact: a product with 0, an empty sum, a masked entry.
-            shift = np.where(value == 0, 0, np.where(up, shift, -shift))
-            moved.append((value + shift).astype(dtype, copy=False))
+            shift = np.empty(value.shape, dtype)
+            unit = float(jnp.finfo(dtype).eps)
+            np.multiply(amount, unit, out=shift, casting="unsafe")
+            np.negative(shift, out=shift, where=down.view(bool))
+            # An exact 0 is exact: a product with 0, an empty sum, a masked entry. So is
+            # an infinity.
+            np.copyto(shift, 0, where=(value == 0) | ~np.isfinite(value))
+            moved.append(np.add(value, shift, out=shift))
     return moved
 
 

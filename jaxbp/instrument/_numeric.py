@@ -140,7 +140,11 @@ def _at(leaves, elements) -> tuple[np.ndarray, np.ndarray]:
         held = (elements >= start) & (elements < start + flat.size)
         if held.any():
             values[held] = flat[elements[held] - start]
-            typical[held] = np.sqrt(np.vdot(flat, flat) / flat.size)
+            rms = np.sqrt(np.vdot(flat, flat) / flat.size)
+            if not np.isfinite(rms):  # infinities, as masks write them
+                some = flat[np.isfinite(flat)]
+                rms = np.max(np.abs(some), initial=0.0)
+            typical[held] = rms
         start += flat.size
     return values, typical
 
@@ -181,4 +185,16 @@ def _extrapolated(secant, floor, power):
         best = np.where(better, new[rows, k], best)
         least = np.where(better, error[rows, k], least)
         table = new
-    return best, least
+    return best, np.where(_jumps(secant, floor, best), np.inf, least)
+
+
+def _jumps(secant, floor, best):
+    """Whether the finest secants run away from the best entry, beyond their own error.
+
+    Steps that jump over all that happens agree with one another, about nothing. What
+    the finest one may still be off by is its rounding and what the last halving moved
+    it by: on a plateau beside a jump, where it doubles, half of itself.
+    """
+    finest, before = secant[:, -1], secant[:, -2]
+    drift = np.abs(best - finest) - 4 * floor[:, -1] - np.abs(finest - before)
+    return drift > np.abs(finest) / 4
