@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxbp._jaxpr import interpret, site_of
-from jaxbp._sweep import is_floating, unrolled_size
+from jaxbp._sweep import holds, is_floating, unrolled_size
 
 if TYPE_CHECKING:
     from jaxbp.instrument._testimony import Testimony
@@ -26,7 +27,8 @@ class Evidence:
     the one in question; `cotangents` belong to `outputs`. What costs a run is asked
     when a hypothesis needs it: `again(leaf, cotangents)` is autodiff's cotangent of the
     leaf with another value in it, or for other cotangents; `earlier` gives what it is
-    at points asked before, `intermediates` the values inside the function, by name.
+    at points asked before, `intermediates` the values inside the function, by name, and
+    `unstopped` what autodiff would give without stop_gradient, None if none is.
     """
 
     manual: Sequence[np.ndarray]
@@ -40,6 +42,7 @@ class Evidence:
     again: Callable[..., np.ndarray] | None = None
     earlier: Callable[[], Iterable[np.ndarray]] = tuple
     intermediates: Callable[[], Mapping[str, np.ndarray]] = dict
+    unstopped: Callable[[], np.ndarray | None] = lambda: None
 
     @property
     def m(self) -> np.ndarray:
@@ -132,4 +135,30 @@ def gathered(answers: "Testimony", c: int, k: int) -> Evidence:
         None if answers.refused or program.is_large else again,
         tuple if answers.refused else earlier,
         lambda: intermediates(program.auto.jaxpr, answers.inputs),
+        lambda: _unstopped(program.auto, answers.inputs, cotangents, k),
     )
+
+
+def _unstopped(witness, inputs, cotangents, k) -> np.ndarray | None:
+    stops = lambda eqn: eqn.primitive.name == "stop_gradient"
+    if not holds(witness.jaxpr, stops) or unrolled_size(witness.jaxpr) > _INTERPRETED:
+        return None
+
+    def pass_on(eqn, ins, outs):
+        return ins if stops(eqn) else outs
+
+    def free(inputs):
+        return interpret(witness.jaxpr, inputs, pass_on, descend_rules=False)
+
+    def pullback(inputs, cotangents):
+        def of_leaf(leaf):
+            moved = list(inputs)
+            moved[witness.wrt[k]] = leaf
+            outs = free(moved)
+            return [outs[j] for j in witness.outputs]
+
+        outs, back = jax.vjp(of_leaf, inputs[witness.wrt[k]])
+        bars = [jnp.asarray(g, o.dtype) for g, o in zip(cotangents, outs, strict=True)]
+        return back(bars)[0]
+
+    return np.asarray(jax.jit(pullback)(list(inputs), list(cotangents)))

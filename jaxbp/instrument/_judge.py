@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxbp.instrument._comparison import Finding, Verdict, Worst, worst_of
-from jaxbp.instrument._evidence import Evidence
+from jaxbp.instrument._evidence import Evidence, same
 from jaxbp.instrument._kinds import kind_of_mistake
 from jaxbp.instrument._numeric import Secants
 
@@ -112,13 +112,23 @@ def judge(
     )
     count = f"{np.count_nonzero(multiple)} of {multiple.size} elements differ"
     kind = reason = ""
-    if verdict == "wrong":
+    if verdict == "autodiff-wrong" and evidence and _goes_on(evidence):
+        verdict, kind = "wrong", "stop_gradient"
+        reason = "hand-written goes on where autodiff stops, at a stop_gradient"
+    elif verdict == "wrong":
         kind, reason = kind_of_mistake(evidence or Evidence([manual], [auto]))
     if kind == "missing":
         verdict = "broken-contract"
-    meaning = _MEANING[verdict] if numeric is not None else ""
+    told = numeric is not None and kind != "stop_gradient"
+    meaning = _MEANING[verdict] if told else ""
     message = "; ".join(part for part in (count, reason, meaning) if part)
     return Finding(verdict, argument, worst=worst, kind=kind, message=message)
+
+
+def _goes_on(evidence: Evidence) -> bool:
+    """Whether M is what autodiff gives without stop_gradient, as N does."""
+    free = evidence.unstopped()
+    return free is not None and same(evidence.m, free) and not same(evidence.a, free)
 
 
 def sides(

@@ -47,7 +47,13 @@ def look_further(
     program = answers.program
 
     def finite(inputs):
-        outputs = program.ask(inputs, answers.probes[-1])[1].outputs
+        try:  # without autodiff, fwd's values are what there is
+            if answers.refused:
+                outputs = program.manual(inputs, answers.probes[-1]).outputs
+            else:
+                outputs = program.ask(inputs, answers.probes[-1])[1].outputs
+        except Exception:  # a callback that refuses such values
+            return False
         return all(np.isfinite(out).all() for out in outputs)
 
     # The pullback holds what the rules' own forward and backward passes compare with.
@@ -55,10 +61,14 @@ def look_further(
     constants = boundaries(program.auto.jaxpr, written)
     found = points(answers.inputs, constants, asked.seed, finite)
     for point in itertools.islice(found, _FEW if program.is_large else None):
-        there = Testimony(program, point.inputs, asked.paths, asked.seed, count=1)
-        there.earlier = [answers.inputs]
-        coverage.see(point.inputs)
-        yield elsewhere(there.findings(asked.surrogates, callers=False), point.name)
+        try:
+            there = Testimony(program, point.inputs, asked.paths, asked.seed, count=1)
+            there.earlier = [answers.inputs]
+            findings = there.findings(asked.surrogates, callers=False)
+            coverage.see(point.inputs)
+        except jax.errors.JaxRuntimeError:  # a callback that refuses such values
+            continue
+        yield elsewhere(findings, point.name)
     for variant in other_lengths(asked.args, asked.kwargs):
         with jax.enable_x64(True):
             try:
