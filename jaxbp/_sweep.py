@@ -144,7 +144,7 @@ class _Recorder:
         n_consts, n_carry = _jaxpr.scan_sizes(eqn)
         consts, carry = ins[:n_consts], ins[n_consts : n_consts + n_carry]
         body, length = eqn.params["jaxpr"], eqn.params["length"]
-        pieces = _pieces(length, _size(body))
+        pieces = _pieces(length, unrolled_size(body))
         # By index along the leading axis, which a reverse scan walks downwards.
         turn = eqn.params["reverse"]
         spans = [(length - b, length - a) if turn else (a, b) for a, b in pieces]
@@ -312,13 +312,13 @@ def _or_zeros(bar, like):
     return jnp.zeros_like(like) if bar is None else bar
 
 
-def _size(jaxpr) -> int:
+def unrolled_size(jaxpr: Any) -> int:
     """Equations that a run of a jaxpr shows, loops multiplied out."""
 
     def of(eqn):
         if _jaxpr.as_rule(eqn):
             return 1
-        inner = sum(map(_size, _jaxpr.bodies(eqn)))
+        inner = sum(map(unrolled_size, _jaxpr.bodies(eqn)))
         return max(1, inner * eqn.params.get("length", 1))
 
     return sum(map(of, jaxpr.eqns))

@@ -32,12 +32,17 @@ class Answers:
         paths: Sequence[str],
         seed: int,
         count: int = PROBES,
+        cotangents: list[list[np.ndarray]] | None = None,
     ):
         self.program, self.inputs, self.paths = program, list(inputs), paths
         self.seed, self.leaves = seed, program.leaves(inputs)
         if program.is_large and sum(aval.size for aval in program.avals) == 1:
             count = 1  # any other would be a multiple of it: linearity is asked anyway
-        self.probes = probes(program.avals, program.output_paths, seed, count)
+        self.probes = cotangents or probes(
+            program.avals, program.output_paths, seed, count
+        )
+        count = len(self.probes)
+        self.earlier: list[Sequence[Any]] = []  # points asked before, to be told from
         # Of the leaves alone: what is cast down inside shows in the measured noise.
         units = [float(jnp.finfo(jnp.result_type(x)).eps) for x in self.leaves]
         self.unit = max(units, default=0.0)

@@ -9,8 +9,8 @@ from jax.errors import UnexpectedTracerError
 
 from jaxbp._jaxpr import Rule
 from jaxbp.instrument._comparison import VERDICTS, Finding, Worst
+from jaxbp.instrument._evidence import Evidence
 from jaxbp.instrument._judge import ASKED, judge, worst_elements
-from jaxbp.instrument._kinds import Evidence
 from jaxbp.instrument._pair import Answer, Pair, beyond
 
 _MEASURED = 4  # calls of a link whose rounding noise is measured, the worst first

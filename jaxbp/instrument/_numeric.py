@@ -140,7 +140,11 @@ def _at(leaves, elements) -> tuple[np.ndarray, np.ndarray]:
         held = (elements >= start) & (elements < start + flat.size)
         if held.any():
             values[held] = flat[elements[held] - start]
-            typical[held] = np.sqrt(np.vdot(flat, flat) / flat.size)
+            rms = np.sqrt(np.vdot(flat, flat) / flat.size)
+            if not np.isfinite(rms):  # infinities, as masks write them
+                some = flat[np.isfinite(flat)]
+                rms = np.max(np.abs(some), initial=0.0)
+            typical[held] = rms
         start += flat.size
     return values, typical
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxbp.instrument._answers import Answers, beyond_rounding, worst_at
 from jaxbp.instrument._comparison import Finding
+from jaxbp.instrument._evidence import gathered
 from jaxbp.instrument._judge import (
     ASKED,
     Numeric,
@@ -18,7 +19,6 @@ from jaxbp.instrument._judge import (
     telling_elements,
     worst_elements,
 )
-from jaxbp.instrument._kinds import Evidence
 from jaxbp.instrument._numeric import secants
 from jaxbp.instrument._witnesses import LARGE
 
@@ -156,14 +156,16 @@ class Testimony(Answers):
         return Finding("right", path, worst=worst, message="" if m.size else "empty")
 
     def _judged(self, k, c, multiple, note) -> Finding:
-        evidence = self._evidence(c, k)
+        evidence = gathered(self, c, k)
         m, a = self.manual[c].cotangents[k], self.auto[c].cotangents[k]
         numeric = self._numeric(c, k, _telling(m, a, multiple))
         path = self.paths[k]
         finding = judge(path, m, a, multiple, numeric, self.unit, evidence)
         if finding.verdict == "kink" and not self._is_subgradient(c, k, multiple):
             message = "at a kink, but no subgradient: along a line it is too steep"
-            finding = dataclasses.replace(finding, verdict="wrong", message=message)
+            finding = dataclasses.replace(
+                finding, verdict="wrong", kind="", message=message
+            )
         message = f"{note}{finding.message}"
         output = self._output(c, k, multiple)
         return dataclasses.replace(finding, output=output, message=message)
@@ -203,19 +205,6 @@ class Testimony(Answers):
             if not low - slack <= np.sum(m * direction) <= high + slack:
                 return False
         return True
-
-    def _evidence(self, c, k) -> Evidence:
-        """Of every probe; where not all are kept, of c and one other."""
-        asked = list(range(len(self.probes)))
-        if self.program.is_large:
-            asked = [*[p for p in asked if p != c][:1], c]
-        manual, auto = [], []
-        for p in asked:
-            manual.append(self.manual[p].cotangents[k])
-            auto.append(self.auto[p].cotangents[k])
-        named = zip(self.paths, self.auto[c].cotangents, strict=True)
-        others = {path: bar for path, bar in named if path != self.paths[k]}
-        return Evidence(manual, auto, asked.index(c), others)
 
     def _numeric(self, c, k, elements) -> Numeric | None:
         """The numeric witness at elements of leaf k, until one is wrong there.

@@ -1,7 +1,7 @@
-"""The same question of other arguments: lengths of axes, dtypes, transformations."""
+"""The same question of other arguments: lengths of axes, dtypes."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp._jaxpr import is_differentiable
-from jaxbp.instrument._witnesses import LARGE, Pullback, Witness
+from jaxbp.instrument._witnesses import LARGE
 
 _DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
 
@@ -45,13 +45,17 @@ def other_dtypes(
     args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Iterator[tuple[Variant, Variant]]:
     """The floating leaves in each of the narrower dtypes, also 64 times as large."""
-    for dtype in _DTYPES:
+    complexes = any(map(_is_complex, jax.tree.leaves((args, kwargs))))
+    for dtype in _DTYPES[:1] if complexes else _DTYPES:  # complex64 is the narrowest
 
         def cast(scale, dtype=dtype):
             def one(leaf):
-                if not is_differentiable(leaf) or jnp.iscomplexobj(leaf):
+                if not is_differentiable(leaf):
                     return leaf
-                return jnp.asarray(np.asarray(leaf, np.float64) * scale, dtype)
+                if _is_complex(leaf):
+                    return jnp.asarray(np.asarray(leaf) * scale, np.complex64)
+                with np.errstate(over="ignore"):
+                    return jnp.asarray(np.asarray(leaf, np.float64) * scale, dtype)
 
             return jax.tree.map(one, (args, kwargs))
 
@@ -62,48 +66,8 @@ def other_dtypes(
         )
 
 
-def transformed(
-    witness: Witness, inputs: Sequence[Any], cotangents: Sequence[Any]
-) -> dict[str, Pullback | Exception]:
-    """The pullback under vmap, scan and remat; the exception where one raises.
-
-    Two copies are mapped over, the second with twice the cotangent: under vmap of
-    values and cotangents, of cotangents alone, and in turn in a scan. What comes back
-    is the second's, halved.
-    """
-    inputs, cotangents = list(inputs), list(cotangents)
-    twice = [jnp.stack([jnp.asarray(g), 2 * jnp.asarray(g)]) for g in cotangents]
-    copies = [jnp.stack([jnp.asarray(x)] * 2) for x in inputs]
-
-    def scanned(xs, gs):
-        return jax.lax.scan(lambda c, xg: (c, witness.pullback(*xg)), 0, (xs, gs))[1]
-
-    def remat(xs, gs):
-        whole = Witness(witness.jaxpr, witness.wrt, witness.outputs)
-        whole.primal = jax.checkpoint(witness.primal)  # pyright: ignore
-        return whole.pullback(xs, gs)
-
-    ways = {
-        "vmap": (jax.vmap(witness.pullback), copies, twice),
-        "vmap over cotangents": (
-            jax.vmap(witness.pullback, in_axes=(None, 0)),
-            inputs,
-            twice,
-        ),
-        "scan": (scanned, copies, twice),
-        "remat": (remat, inputs, cotangents),
-    }
-    found: dict[str, Pullback | Exception] = {}
-    for name, (function, xs, gs) in ways.items():
-        try:
-            outs, bars = jax.jit(function)(xs, gs)
-        except Exception as error:
-            found[name] = error
-            continue
-        if name != "remat":
-            outs, bars = [o[1] for o in outs], [b[1] / 2 for b in bars]
-        found[name] = Pullback(list(map(np.asarray, outs)), list(map(np.asarray, bars)))
-    return found
+def _is_complex(leaf):
+    return is_differentiable(leaf) and jnp.iscomplexobj(leaf)
 
 
 def _shape(leaf):
