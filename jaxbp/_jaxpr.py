@@ -487,6 +487,7 @@ def interpret(
     visit: Visit,
     *,
     descend_rules: bool = True,
+    step: Callable[[Eqn, list[Any]], list[Any]] | None = None,
 ) -> list[Any]:
     """Evaluate a jaxpr equation by equation, showing each one to `visit`.
 
@@ -497,22 +498,44 @@ def interpret(
     is run whole, as are shard_map, kernels and solvers, and seen as one equation. So is
     a rule, unless `descend_rules`: then its primal is run in its place.
 
-    Works on concrete values, and on traced ones under grad, vmap and jit.
+    `step` runs one equation, in the place of `run_equation`. A value is let go of after
+    its last use. Works on concrete values, and on traced ones under grad, vmap and jit.
     """
+    step = step or run_equation
     env = dict(zip(jaxpr.invars, inputs, strict=True))
     env.update(zip(jaxpr.constvars, getattr(jaxpr, "consts", ()), strict=True))
-    run = functools.partial(interpret, visit=visit, descend_rules=descend_rules)
+    run = functools.partial(
+        interpret, visit=visit, descend_rules=descend_rules, step=step
+    )
 
     def read(atom):
         return atom.val if isinstance(atom, Literal) else env[atom]
 
-    for eqn in jaxpr.eqns:
+    for eqn, last in zip(jaxpr.eqns, _last_uses(jaxpr), strict=True):
         ins = [read(v) for v in eqn.invars]
+        for var in last:
+            env.pop(var, None)
         outs = _descend(eqn, ins, run, descend_rules)
         if outs is None:
-            outs = visit(eqn, ins, run_equation(eqn, ins))
+            outs = visit(eqn, ins, step(eqn, ins))
         env.update(zip(eqn.outvars, outs, strict=True))
     return [read(v) for v in jaxpr.outvars]
+
+
+_last: weakref.WeakKeyDictionary[Jaxpr, list[set[Any]]] = weakref.WeakKeyDictionary()
+
+
+def _last_uses(jaxpr: Jaxpr) -> list[set[Any]]:
+    """For every equation the variables that no later one reads."""
+    if jaxpr not in _last:
+        used = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
+        found = []
+        for eqn in reversed(jaxpr.eqns):
+            ins = {v for v in eqn.invars if not isinstance(v, Literal)}
+            found.append(ins - used)
+            used |= ins
+        _last[jaxpr] = found[::-1]
+    return _last[jaxpr]
 
 
 def run_equation(eqn: Eqn, inputs: Sequence[Any]) -> list[Any]:
@@ -607,12 +630,22 @@ def _unrolled_scan(eqn: Eqn, ins: list[Any], run: Run) -> list[Any]:
     steps = range(length)[::-1] if eqn.params["reverse"] else range(length)
     rows: list[Any] = [None] * length
     for k in steps:
-        # An index that is an array: a static slice would compile once per step.
-        i = np.int32(k)
-        x = [jax.lax.dynamic_index_in_dim(a, i, keepdims=False) for a in xs]
+        x = [_row(a, k) for a in xs]
         outs = run(eqn.params["jaxpr"], [*consts, *carry, *x])
         carry, rows[k] = outs[:n_carry], outs[n_carry:]
-    return [*carry, *(jnp.stack(ys) for ys in zip(*rows, strict=True))]
+    return [*carry, *(_stacked(ys) for ys in zip(*rows, strict=True))]
+
+
+def _row(array: Any, k: int) -> Any:
+    if isinstance(array, np.ndarray):
+        return array[k]
+    # An index that is an array: a static slice would compile once per step.
+    return jax.lax.dynamic_index_in_dim(array, np.int32(k), keepdims=False)
+
+
+def _stacked(rows: Sequence[Any]) -> Any:
+    concrete = all(isinstance(y, (np.ndarray, np.generic)) for y in rows)
+    return np.stack(rows) if concrete else jnp.stack(rows)
 
 
 def _unrolled_while(eqn: Eqn, ins: list[Any], run: Run) -> list[Any]:

@@ -1,5 +1,7 @@
 """Loops on Values: a scan unrolled, a while loop shown now and then."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +19,7 @@ def unrolled_scan(recorder, eqn, ins, where, site) -> list[Value]:
     n_consts, n_carry = _jaxpr.scan_sizes(eqn)
     consts, carry = ins[:n_consts], ins[n_consts : n_consts + n_carry]
     body, length = eqn.params["jaxpr"], eqn.params["length"]
-    pieces = _pieces(length, _size(body))
+    pieces = _pieces(length, unrolled_size(body))
     # By index along the leading axis, which a reverse scan walks downwards.
     turn = eqn.params["reverse"]
     spans = [(length - b, length - a) if turn else (a, b) for a, b in pieces]
@@ -92,13 +94,13 @@ def shown_while(recorder, eqn, ins, where, site) -> tuple[Value, ...]:
     return outs
 
 
-def _size(jaxpr) -> int:
+def unrolled_size(jaxpr: Any) -> int:
     """Equations that a run of a jaxpr shows, loops multiplied out."""
 
     def of(eqn):
         if _jaxpr.as_rule(eqn):
             return 1
-        inner = sum(map(_size, _jaxpr.bodies(eqn)))
+        inner = sum(map(unrolled_size, _jaxpr.bodies(eqn)))
         return max(1, inner * eqn.params.get("length", 1))
 
     return sum(map(of, jaxpr.eqns))

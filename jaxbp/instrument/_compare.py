@@ -11,7 +11,10 @@ import numpy as np
 
 from jaxbp._errors import argument_error, describe, function_name
 from jaxbp._jaxpr import find_rules, is_differentiable, is_tracer, out_of_reach
+from jaxbp.instrument._answers import first_line
 from jaxbp.instrument._comparison import Comparison, worst_of
+from jaxbp.instrument._contract import repeatable, sparsely
+from jaxbp.instrument._coverage import Coverage
 from jaxbp.instrument._precision import in_low_precision
 from jaxbp.instrument._presence import took_part
 from jaxbp.instrument._search import (
@@ -22,7 +25,7 @@ from jaxbp.instrument._search import (
     varied,
     worse,
 )
-from jaxbp.instrument._testimony import Testimony, first_line
+from jaxbp.instrument._testimony import Testimony
 from jaxbp.instrument._witnesses import in_float64, traced
 
 
@@ -82,13 +85,17 @@ def compare(
     numbers = None
     with precision:
         answers = Testimony(program, program.inputs, paths, seed)
+        coverage = Coverage(program.manual, program.inputs)
         findings = answers.findings(purposely, callers=bool(note) or not narrow)
+        if findings:
+            findings = repeatable(answers, findings)
+            findings = worse(findings, sparsely(answers, purposely), ours=True)
         if effort == "full" and findings:
-            for further in look_further(asked, answers):
+            for further in look_further(asked, answers, coverage):
                 findings = worse(findings, further, ours=True)
         if order == 2 and findings:
             findings = worse(findings, look_again(asked, answers), ours=False)
-        nothing = _nothing(answers, reference, findings)
+        nothing = _nothing(answers, reference, findings) or coverage.unproven
         if numeric and findings and not note:
             numbers = answers.numeric_gradient()
             findings = [_with_numeric(f, paths, numbers) for f in findings]
@@ -113,6 +120,7 @@ def compare(
         _like(args, numbers),
         accuracy,
         "; ".join(part for part in (nothing, note) if part),
+        coverage.branches,
     )
 
 

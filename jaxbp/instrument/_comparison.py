@@ -2,10 +2,12 @@
 
 import io
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+
+from jaxbp.instrument._branch import Branch, summary
 
 Verdict = Literal[
     "broken-contract",
@@ -57,7 +59,7 @@ class Comparison:
     `manual`, `auto` and `numeric` are trees like the arguments: the pullback of one
     cotangent, which is 1 for a scalar function, so that they are its gradients. None
     stands for what was not differentiated or not computed, NaN for single elements that
-    were not computed.
+    were not computed. `coverage` tells which arms of the program's branches were taken.
     """
 
     function: str
@@ -68,6 +70,7 @@ class Comparison:
     numeric: Any
     accuracy: bool = False
     note: str = ""
+    coverage: tuple[Branch, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -84,6 +87,7 @@ class Comparison:
             "verdict": self.verdict,
             "note": self.note,
             "findings": [_jsonable(asdict(finding)) for finding in self.findings],
+            "coverage": [_jsonable(asdict(branch)) for branch in self.coverage],
         }
 
     def __str__(self) -> str:
@@ -112,6 +116,8 @@ class Comparison:
                 console.print(f"  {f.argument}: {kind}{f.message}", soft_wrap=True)
         if self.note:
             console.print(f"  {self.note}", soft_wrap=True)
+        if covered := summary(self.coverage):
+            console.print(f"  {covered}", soft_wrap=True)
         lines = out.getvalue().splitlines()
         return "\n".join(line.rstrip() for line in lines)
 
@@ -119,6 +125,18 @@ class Comparison:
 def worst_of(verdicts: list[Verdict]) -> Verdict:
     """The first in the order of VERDICTS; of nothing compared, `unproven`."""
     return min(verdicts, key=VERDICTS.index) if verdicts else "unproven"
+
+
+def elsewhere(findings: list[Finding], where: str) -> list[Finding]:
+    """Findings at another point than the caller's, which say so."""
+    return [_elsewhere(f, where) if f.verdict != "right" else f for f in findings]
+
+
+def _elsewhere(finding, where):
+    # Zeros at one point are not an input that is never given a cotangent.
+    if finding.kind == "missing":
+        finding = replace(finding, verdict="wrong", kind="")
+    return replace(finding, message=f"{where}: {finding.message}")
 
 
 def _number(value: Any) -> str:

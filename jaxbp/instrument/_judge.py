@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxbp.instrument._comparison import Finding, Verdict, Worst, worst_of
-from jaxbp.instrument._kinds import Evidence, kind_of_mistake
+from jaxbp.instrument._evidence import Evidence, same
+from jaxbp.instrument._kinds import kind_of_mistake
 from jaxbp.instrument._numeric import Secants
 
 _CHEAP = 8  # units of roundoff of |A| + |M|: a few roundings in each
@@ -91,7 +92,7 @@ def judge(
 ) -> Finding:
     """The finding on a leaf in which M and A differ at `numeric.elements`.
 
-    `evidence` adds the other probes and leaves to what the kind of mistake is told by.
+    `evidence` adds what the kind of a mistake is told by.
     """
     if numeric is None:
         elements, verdict, k = worst_elements(multiple), "wrong", 0
@@ -100,6 +101,8 @@ def judge(
         verdicts = sides(manual, auto, numeric, unit)
         verdict = worst_of(verdicts)
         k = verdicts.index(verdict)
+        if verdict == "right":  # they differ, where no witness is finite
+            verdict = "unproven"
     element = int(elements[k])
     worst = Worst(
         tuple(int(i) for i in np.unravel_index(element, manual.shape)),
@@ -108,12 +111,24 @@ def judge(
         None if numeric is None else float(numeric.value[k]),
     )
     count = f"{np.count_nonzero(multiple)} of {multiple.size} elements differ"
-    kind, reason = kind_of_mistake(evidence or Evidence([manual], [auto], 0, {}))
-    if verdict == "wrong" and kind == "missing":
+    kind = reason = ""
+    if verdict == "autodiff-wrong" and evidence and _goes_on(evidence):
+        verdict, kind = "wrong", "stop_gradient"
+        reason = "hand-written goes on where autodiff stops, at a stop_gradient"
+    elif verdict == "wrong":
+        kind, reason = kind_of_mistake(evidence or Evidence([manual], [auto]))
+    if kind == "missing":
         verdict = "broken-contract"
-    meaning = _MEANING[verdict] if numeric is not None else ""
+    told = numeric is not None and kind != "stop_gradient"
+    meaning = _MEANING[verdict] if told else ""
     message = "; ".join(part for part in (count, reason, meaning) if part)
     return Finding(verdict, argument, worst=worst, kind=kind, message=message)
+
+
+def _goes_on(evidence: Evidence) -> bool:
+    """Whether M is what autodiff gives without stop_gradient, as N does."""
+    free = evidence.unstopped()
+    return free is not None and same(evidence.m, free) and not same(evidence.a, free)
 
 
 def sides(

@@ -1,59 +1,73 @@
 """What kind of mistake a wrong gradient looks like: hypotheses tried on the data."""
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+import itertools
 
 import numpy as np
 
-_SAME = 1e-6  # far above float64's rounding, far below any factor worth naming
+from jaxbp.instrument._evidence import Evidence, same
+from jaxbp.instrument._factors import extra_term, factor
+from jaxbp.instrument._rerun import (
+    at_output,
+    diagonal,
+    one_output,
+    overwritten,
+    stale,
+    summed_cotangent,
+)
 
+_CONSTANTS = {
+    np.pi / 180: "π/180",
+    180 / np.pi: "180/π",
+    np.log(2): "log 2",
+    1 / np.log(2): "1/log 2",
+    np.log(10): "log 10",
+    1 / np.log(10): "1/log 10",
+}
 
-class Evidence(NamedTuple):
-    """One leaf's cotangents, probe by probe, and what autodiff gives the other leaves.
-
-    `probe` is the one that is judged; `others` maps the paths of other leaves to
-    autodiff's cotangents at that probe.
-    """
-
-    manual: Sequence[np.ndarray]
-    auto: Sequence[np.ndarray]
-    probe: int
-    others: Mapping[str, np.ndarray]
+Kind = tuple[str, str] | None  # its name, and the evidence in words
 
 
 def kind_of_mistake(evidence: Evidence) -> tuple[str, str]:
     """The first hypothesis that explains every element: its name, and the evidence.
 
-    ("", "") where none does.
+    ("", "") where none does. The simplest are tried first, and those that ask autodiff
+    again last.
     """
-    manual = evidence.manual[evidence.probe]
-    auto = evidence.auto[evidence.probe]
-    if manual.shape != auto.shape or not manual.size:
+    manual, auto = evidence.m, evidence.a
+    if manual.shape != auto.shape or not manual.size or same(manual, auto):
         return "", ""
-    if not manual.any() and auto.any():
+    with np.errstate(all="ignore"):
+        kinds = (hypothesis(evidence) for hypothesis in _HYPOTHESES)
+        return next((kind for kind in kinds if kind), ("", ""))
+
+
+def _missing(evidence) -> Kind:
+    if not evidence.m.any() and evidence.a.any():
         return "missing", "hand-written is 0 in every element, autodiff is not"
-    if _ignores_cotangent(evidence):
-        return "ignored cotangent", "hand-written is the same for every cotangent"
-    ratio = _constant_ratio(manual, auto)
-    if ratio is not None:
-        if abs(ratio + 1) < _SAME:
-            return "sign", "hand-written is minus autodiff in every element"
-        said = f"hand-written / autodiff is {ratio:.6g} in every element"
-        return "factor", said + _as_count(ratio, auto.shape)
-    for path, other in evidence.others.items():
-        if _equal(manual, other) and other.any():
-            return "swapped", f"hand-written is what belongs to {path}"
-    if auto.ndim == 2 and auto.shape[0] == auto.shape[1] and _equal(manual, auto.T):
-        return "transposed", "hand-written is the transpose of autodiff"
-    return "", ""
+    return None
 
 
-def _ignores_cotangent(evidence):
+def _ignores_cotangent(evidence) -> Kind:
     first, *rest = evidence.manual
-    return bool(rest) and all(
-        _equal(first, m) and not _equal(a, evidence.auto[0])
+    same_for_all = rest and all(
+        same(first, m) and not same(a, evidence.auto[0])
         for m, a in zip(rest, evidence.auto[1:], strict=True)
     )
+    if not same_for_all:
+        return None
+    return "ignored cotangent", "hand-written is the same for every cotangent"
+
+
+def _constant_factor(evidence) -> Kind:
+    ratio = _constant_ratio(evidence.m, evidence.a)
+    if ratio is None:
+        return None
+    if same(np.asarray(ratio), np.asarray(-1.0)):
+        return "sign", "hand-written is minus autodiff in every element"
+    said = f"hand-written / autodiff is {ratio:.6g} in every element"
+    lengths = {*evidence.a.shape, evidence.a.size}
+    lengths |= {n for g in evidence.cotangents for n in g.shape}
+    return "factor", said + _as_count(ratio, lengths)
 
 
 def _constant_ratio(manual, auto):
@@ -62,19 +76,68 @@ def _constant_ratio(manual, auto):
     if np.iscomplexobj(auto) or not auto.flat[pivot]:
         return None
     ratio = manual.flat[pivot] / auto.flat[pivot]
-    if not ratio or abs(ratio - 1) < _SAME or not _equal(manual, ratio * auto):
+    if not ratio or not same(manual, ratio * auto):
         return None
     return float(ratio)
 
 
-def _as_count(ratio, shape):
-    for length in {*shape, int(np.prod(shape))} - {0, 1}:
-        if abs(ratio * length - 1) < _SAME:
+def _as_count(ratio, lengths):
+    for length in sorted(lengths - {0, 1}):
+        if same(np.asarray(ratio * length), np.asarray(1.0)):
             return f" = 1/{length}, a length of this array: a mean where a sum belongs"
-        if abs(ratio / length - 1) < _SAME:
+        if same(np.asarray(ratio / length), np.asarray(1.0)):
             return ", a length of this array: a sum where a mean belongs"
+    for constant, name in _CONSTANTS.items():
+        if same(np.asarray(ratio), np.asarray(constant)):
+            return f" = {name}"
     return ""
 
 
-def _equal(a, b):
-    return a.shape == b.shape and np.allclose(a, b, rtol=_SAME, atol=0)
+def _swapped(evidence) -> Kind:
+    for path, other in evidence.others.items():
+        if same(evidence.m, other) and other.any():
+            return "swapped", f"hand-written is what belongs to {path}"
+    return None
+
+
+def _transposed(evidence) -> Kind:
+    auto = evidence.a
+    for j, i in itertools.combinations(range(auto.ndim), 2):
+        if same(evidence.m, np.swapaxes(auto, i, j)):
+            axes = f" in axes {j} and {i}" if auto.ndim > 2 else ""
+            return "transposed", f"hand-written is the transpose of autodiff{axes}"
+    return None
+
+
+def _conjugated(evidence) -> Kind:
+    if np.iscomplexobj(evidence.a) and same(evidence.m, np.conj(evidence.a)):
+        return "conjugate", "hand-written is the complex conjugate of autodiff"
+    return None
+
+
+def _signs(evidence) -> Kind:
+    manual, auto = evidence.m, evidence.a
+    if np.iscomplexobj(auto) or not same(np.abs(manual), np.abs(auto)):
+        return None
+    flipped = np.count_nonzero(np.sign(manual) != np.sign(auto))
+    said = f"hand-written is minus autodiff in {flipped} elements, equal in the others"
+    return "sign", said
+
+
+_HYPOTHESES = (
+    _missing,
+    _ignores_cotangent,
+    _constant_factor,
+    _swapped,
+    _transposed,
+    _conjugated,
+    _signs,
+    one_output,
+    at_output,
+    overwritten,
+    summed_cotangent,
+    diagonal,
+    stale,
+    factor,
+    extra_term,
+)

@@ -11,7 +11,7 @@ from jaxbp._jaxpr import Rule
 from jaxbp._steps import Step, holds, is_floating, wire_name
 from jaxbp._sweep import sweep
 from jaxbp.instrument._findings import LinkFinding, short
-from jaxbp.instrument._witnesses import probes
+from jaxbp.instrument._probes import probes
 
 _SHOWN = ("scan", "while")  # whose rules are met at other iterations
 _OPENED = 8  # calls of one equation whose primal is looked into

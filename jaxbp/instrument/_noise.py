@@ -1,19 +1,19 @@
 """Rounding noise of a program, element by element: Monte Carlo arithmetic.
 
-Every intermediate result is moved by one unit in its last place, up or down at random,
-and the spread of the outputs over some draws is what rounding alone can do to them
-(Parker, "Monte Carlo Arithmetic", 1997). A dtype that a program casts down to brings
-its own, larger unit along.
+Every intermediate result is moved by up to one unit in its last place, at random, and
+the spread of the outputs over some draws is what rounding alone can do to them (Parker,
+"Monte Carlo Arithmetic", 1997). A dtype that a program casts down to brings its own,
+larger unit along.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp._jaxpr import interpret, run_equation
+from jaxbp.instrument import _by_numpy
 
 DRAWS = 8
 
@@ -43,72 +43,114 @@ _SOLVES = frozenset(
 )
 
 
-def rounding_noise(jaxpr: Any, inputs: Sequence[Any], seed: int) -> list[np.ndarray]:
+def rounding_noise(
+    jaxpr: Any,
+    inputs: Sequence[Any],
+    seed: int,
+    places: Mapping[int, np.ndarray] | None = None,
+) -> list[np.ndarray]:
     """Largest minus smallest of each output of a closed jaxpr, over the draws.
 
-    The undisturbed run is one of them: of 8 signs all may be the same.
+    The undisturbed run is one of them. With `places`, only at these flat elements of
+    some outputs; nothing of the others.
     """
-    draws = [interpret(jaxpr, inputs, lambda eqn, ins, outs: outs)]
+
+    def kept(outs):
+        if places is None:
+            return outs
+        nowhere = np.zeros(0, int)
+        return [np.ravel(x)[places.get(k, nowhere)] for k, x in enumerate(outs)]
+
+    spreads = [_Spread(x) for x in kept(_by_numpy.evaluate(jaxpr, inputs))]
     for k in range(DRAWS):
         rng = np.random.default_rng((seed, k))
         visit = functools.partial(_rounded, rng)
-        draws.append(interpret(jaxpr, inputs, visit))
-    columns = zip(*draws, strict=True)
-    return [_spread(np.stack([np.asarray(x) for x in column])) for column in columns]
+        outs = _by_numpy.evaluate(jaxpr, inputs, visit)
+        for spread, out in zip(spreads, kept(outs), strict=True):
+            spread.add(out)
+    return [spread.width() for spread in spreads]
 
 
 def noise_of_inputs(
     run: Callable[[list[Any]], Sequence[Any]], inputs: Sequence[Any], seed: int
 ) -> list[np.ndarray]:
     """The same of a program that cannot be opened: its inputs and outputs are moved."""
-    draws = [run(list(inputs))]
+    spreads = [_Spread(x) for x in run(list(inputs))]
     for k in range(DRAWS):
         rng = np.random.default_rng((seed, k))
         outs = run(_moved(rng, inputs, inputs))
-        draws.append(_moved(rng, outs, outs))
-    columns = zip(*draws, strict=True)
-    return [_spread(np.stack([np.asarray(x) for x in column])) for column in columns]
+        for spread, out in zip(spreads, _moved(rng, outs, outs), strict=True):
+            spread.add(out)
+    return [spread.width() for spread in spreads]
 
 
-def _spread(draws: np.ndarray) -> np.ndarray:
-    if np.iscomplexobj(draws):
-        return np.hypot(_spread(np.real(draws)), _spread(np.imag(draws)))
-    with np.errstate(invalid="ignore"):
-        spread = np.ptp(draws.astype(np.float64), axis=0)
-    return np.where((draws == draws[0]).all(axis=0), 0.0, spread)  # of an infinity
+class _Spread:
+    """Smallest and largest of the draws so far: none of them is kept."""
+
+    def __init__(self, first: Any):
+        # Real and imaginary parts apart; copied, since what is added changes them.
+        self._low = [np.array(part) for part in _parts(first)]
+        self._high = [part.copy() for part in self._low]
+
+    def add(self, draw: Any) -> None:
+        for low, high, part in zip(self._low, self._high, _parts(draw), strict=True):
+            np.minimum(low, part, out=low)
+            np.maximum(high, part, out=high)
+
+    def width(self) -> np.ndarray:
+        widths = []
+        for high, low in zip(self._high, self._low, strict=True):
+            agreed = high == low  # also on an infinity, whose width is 0
+            with np.errstate(all="ignore"):  # inf - inf
+                width = np.subtract(high, low, out=high)
+            width[agreed] = 0
+            widths.append(width)
+        return np.hypot(*widths) if len(widths) == 2 else widths[0]
+
+
+def _parts(x: Any) -> list[np.ndarray]:
+    x = np.asarray(x)
+    if np.iscomplexobj(x):
+        return [np.real(x), np.imag(x)]
+    return [x.astype(np.float64, copy=False)]
 
 
 def _rounded(rng, eqn, ins, outs):
-    """The equation's outputs, each rounded the other way or not, at random."""
+    """The equation's outputs, each moved as rounding may have moved it."""
     if eqn.primitive.name in _EXACT or _widens(eqn, ins, outs):
         return outs
     if eqn.primitive.name in _SOLVES:
-        outs = run_equation(eqn, _moved(rng, ins, ins))
+        outs = _by_numpy.run(eqn, _moved(rng, ins, ins))
     amounts = _magnitudes(eqn, ins) if eqn.primitive.name in _SUMS else outs
     return _moved(rng, outs, amounts)
 
 
 def _moved(rng, values, amounts):
-    """Floating values with one unit in the last place of the amounts put on or off."""
+    """Floating values moved by up to one unit in the last place of the amounts."""
     moved = []
     for value, amount in zip(values, amounts, strict=True):
         dtype = jnp.result_type(value)
         if not jnp.issubdtype(dtype, jnp.inexact):
             moved.append(value)
             continue
-        unit = float(jnp.finfo(dtype).eps)
-        signs = rng.choice((-unit, unit), size=np.shape(value))
-        # An exact 0 is exact: a product with 0, an empty sum, a masked entry. So is an
-        # infinity.
-        exact = (value == 0) | ~jnp.isfinite(value)
-        shift = jnp.where(exact, 0, amount * signs.astype(dtype))
-        moved.append((value + shift).astype(dtype))
+        value = np.asarray(value)
+        # Of random size: moves of one size would cancel one another in some element.
+        by = np.frombuffer(rng.bytes(value.size), np.int8).reshape(value.shape)
+        with np.errstate(all="ignore"):
+            shift = np.empty(value.shape, dtype)
+            unit = float(jnp.finfo(dtype).eps) / 128
+            np.multiply(amount, unit, out=shift, casting="unsafe")
+            np.multiply(shift, by, out=shift, casting="unsafe")
+            # An exact 0 is exact: a product with 0, an empty sum, a masked entry. So is
+            # an infinity.
+            np.copyto(shift, 0, where=(value == 0) | ~np.isfinite(value))
+            moved.append(np.add(value, shift, out=shift))
     return moved
 
 
 def _magnitudes(eqn, ins):
     """sqrt(n) times the sum of the magnitudes of what a sum adds up."""
-    (total,) = run_equation(eqn, [_absolute(x) for x in ins])
+    (total,) = _by_numpy.run(eqn, [_absolute(x) for x in ins])
     terms = max(1, _size(ins) // max(1, np.size(total)))
     return [total * np.sqrt(terms).astype(total.dtype)]
 
@@ -118,7 +160,7 @@ def _size(ins):
 
 
 def _absolute(x):
-    return jnp.abs(x) if jnp.issubdtype(jnp.result_type(x), jnp.inexact) else x
+    return np.abs(x) if jnp.issubdtype(jnp.result_type(x), jnp.inexact) else x
 
 
 def _widens(eqn, ins, outs):

@@ -40,10 +40,11 @@ def ladder(phi: Callable[..., Any]) -> Callable[..., Any]:
 
     @jax.jit
     def evaluate(context, leaves, elements, offsets):
-        x = jnp.concatenate([jnp.zeros(0), *(jnp.ravel(leaf) for leaf in leaves)])
+        starts = np.cumsum([0, *(np.size(leaf) for leaf in leaves)])
 
         def moved(pair):
-            out = phi(context, *split(x.at[pair[0]].add(pair[1]), leaves))
+            places = zip(leaves, starts[:-1], strict=True)
+            out = phi(context, *(_with(x, pair[0] - n, pair[1]) for x, n in places))
             value, magnitude = out if isinstance(out, tuple) else (out, jnp.abs(out))
             return jnp.reshape(value, ()), jnp.reshape(magnitude, ())
 
@@ -64,16 +65,17 @@ def secants(
     To be called under `enable_x64`, with float64 leaves. The steps go from a quarter of
     the element's scale down by halves.
     """
-    x = np.concatenate([np.zeros(0), *(np.ravel(leaf) for leaf in leaves)])
-    typical = np.concatenate([np.zeros(0), *map(_typical, leaves)])
-    elements = np.arange(x.size) if elements is None else np.asarray(elements, np.int64)
-    scale = np.maximum(np.abs(x), typical)[elements]
+    if elements is None:
+        elements = np.arange(sum(np.size(leaf) for leaf in leaves))
+    elements = np.asarray(elements, np.int64)
+    x, typical = _at(leaves, elements)
+    scale = np.maximum(np.abs(x), typical)
     # Powers of two: x + h is then exact, or as near as x allows.
     first = 2.0 ** (np.floor(np.log2(np.where(scale > 0, scale, 1.0))) - 2)
     steps = first[:, None] * 0.5 ** np.arange(_RUNGS)
     values, noise = _rungs(program, context, leaves, elements, steps)
     middle, above, below = values[:, :1], values[:, 1::2], values[:, 2::2]
-    at = x[elements, None]
+    at = x[:, None]
     with np.errstate(all="ignore"):
         up, down = (at + steps) - at, at - (at - steps)
         central = (above - below) / (up + down)
@@ -117,10 +119,34 @@ def split(flat: Any, leaves: Sequence[Any]) -> list[Any]:
     ]
 
 
-def _typical(leaf):
-    finite = np.ravel(leaf)[np.isfinite(np.ravel(leaf))]
-    rms = np.sqrt(np.mean(np.square(finite))) if finite.size else 0.0
-    return np.full(np.size(leaf), rms)
+def _with(leaf, element, offset):
+    """The leaf moved in one flat element, or the leaf where it has no such element."""
+    if not np.size(leaf):
+        return leaf
+    flat = jnp.ravel(leaf)
+    old = jax.lax.dynamic_slice(flat, (element,), (1,))
+    held = (element >= 0) & (element < flat.size)
+    new = jnp.where(held, old + offset, old)
+    moved = jax.lax.dynamic_update_slice(flat, new, (element,))
+    return jnp.reshape(moved, np.shape(leaf))
+
+
+def _at(leaves, elements) -> tuple[np.ndarray, np.ndarray]:
+    """Values at elements of the concatenated leaves, and their leaves' rms."""
+    values, typical = np.zeros(elements.shape), np.zeros(elements.shape)
+    start = 0
+    for leaf in leaves:
+        flat = np.ravel(leaf)
+        held = (elements >= start) & (elements < start + flat.size)
+        if held.any():
+            values[held] = flat[elements[held] - start]
+            rms = np.sqrt(np.vdot(flat, flat) / flat.size)
+            if not np.isfinite(rms):  # infinities, as masks write them
+                some = flat[np.isfinite(flat)]
+                rms = np.max(np.abs(some), initial=0.0)
+            typical[held] = rms
+        start += flat.size
+    return values, typical
 
 
 def _rungs(program, context, leaves, elements, steps):
@@ -159,4 +185,16 @@ def _extrapolated(secant, floor, power):
         best = np.where(better, new[rows, k], best)
         least = np.where(better, error[rows, k], least)
         table = new
-    return best, least
+    return best, np.where(_jumps(secant, floor, best), np.inf, least)
+
+
+def _jumps(secant, floor, best):
+    """Whether the finest secants run away from the best entry, beyond their own error.
+
+    Steps that jump over all that happens agree with one another, about nothing. What
+    the finest one may still be off by is its rounding and what the last halving moved
+    it by: on a plateau beside a jump, where it doubles, half of itself.
+    """
+    finest, before = secant[:, -1], secant[:, -2]
+    drift = np.abs(best - finest) - 4 * floor[:, -1] - np.abs(finest - before)
+    return drift > np.abs(finest) / 4

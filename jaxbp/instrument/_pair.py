@@ -14,8 +14,8 @@ from jaxbp._steps import holds, is_floating, wire_name
 from jaxbp.instrument._judge import ASKED, Numeric, disagreement
 from jaxbp.instrument._noise import noise_of_inputs, rounding_noise
 from jaxbp.instrument._numeric import ladder, secants
+from jaxbp.instrument._probes import probes
 from jaxbp.instrument._wires import paired, with_wires
-from jaxbp.instrument._witnesses import probes
 
 
 class Answer(NamedTuple):

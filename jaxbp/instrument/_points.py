@@ -1,8 +1,7 @@
 """Where else to ask: points that show what the caller's ordinary arguments hide.
 
 Every point has the shapes and dtypes of the caller's arguments and is asked with the
-programs that are compiled already. What an array evidently is it stays: rows that sum
-to one, zeros and ones, a symmetric matrix.
+programs that are compiled already. What an array evidently is it stays.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,14 +9,25 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Literal
 
-from jaxbp._jaxpr import bodies, is_differentiable
+from jaxbp._jaxpr import is_differentiable
+from jaxbp.instrument._structure import (
+    is_mask,
+    is_one_hot,
+    keeping,
+    keeping_data,
+    positive,
+    within,
+)
 
-_CHOOSES = frozenset(("lt", "le", "gt", "ge", "eq", "ne", "max", "min", "clamp"))
 _PLAIN = (0.0, -0.0, 1.0, -1.0)
 _EXTREME = (1e-30, -1e-30, 1e3, -1e3)
-_ROUNDS = 6  # ways in which the special values are laid over an array
+_PARAMETERS = (-1.0, 0.5, -0.5, 2.0, 1.5, -2.5)  # of a scalar: below 0, not whole
+_ROUNDS = 6, 24  # ways, at least and most, to lay the special values over an array
+_ALONE = 4  # arguments that are special one by one
+_EXP = 720.0  # exp of it overflows in float64
+
+New = Callable[[np.ndarray], np.ndarray]
 
 
 class Point(NamedTuple):
@@ -27,41 +37,29 @@ class Point(NamedTuple):
     inputs: list[Any]
 
 
-def points(jaxpr: Any, inputs: Sequence[Any], seed: int) -> Iterator[Point]:
-    """Neighbours near and far, special values, ties, order, extreme data."""
+def points(
+    inputs: Sequence[Any],
+    constants: Sequence[float],
+    seed: int,
+    finite: Callable[[list[Any]], bool] = lambda inputs: True,
+) -> Iterator[Point]:
+    """Neighbours near and far, special values, ties, order, extremes, other data.
+
+    `constants` are the program's own boundaries. Where the function's values are not
+    all `finite`, a positive array is asked with its new values made positive as well,
+    or any with new values from its own range.
+    """
     rng = np.random.default_rng((seed, 1))
-    specials = [*_PLAIN, *boundaries(jaxpr), *_EXTREME]
-
-    def near(x):
-        return x * (1 + 0.1 * rng.standard_normal(x.shape))
-
-    def far(x):
-        return 3 * _scale(x) * rng.standard_normal(x.shape)
-
-    def special(first):
-        return lambda x: _laid_over(x, specials, first, rng)
-
-    made: list[tuple[str, Callable]] = [("a near neighbour", near), ("far away", far)]
-    rounds = np.linspace(0, len(specials), _ROUNDS, endpoint=False).astype(int)
-    made += [("special values", special(int(first))) for first in rounds]
-    made += [
-        ("the other signs", np.negative),
-        ("all elements equal", lambda x: np.full_like(x, _scale(x))),
-        ("elements in order", lambda x: np.sort(x, axis=-1) if x.ndim else x),
-        ("large values", lambda x: 100 * x),
-        ("small values", lambda x: 1e-8 * x),
-    ]
-    for name, new in made:
-        yield Point(name, [_moved(x, new) for x in inputs])
-    if any(is_data(x) for x in inputs):
-        for name, new in _DATA.items():
-            yield Point(name, [new(np.asarray(x)) if is_data(x) else x for x in inputs])
-
-
-def boundaries(jaxpr: Any) -> list[float]:
-    """Constants that a program compares or clamps with, and a step to either side."""
-    steps = (0.0, 1e-3, -1e-3)
-    return sorted({c + step for c in _constants(jaxpr, {}) for step in steps})
+    specials = [*_PLAIN, *constants, *_EXTREME]
+    for name, new in _everywhere(inputs, specials, rng):
+        yield from _tame(name, inputs, [new(x) for x in _arrays(inputs)], finite)
+    for name, values in _one_by_one(inputs, specials, rng):
+        yield from _tame(name, inputs, values, finite)
+    for name, values in _unbounded(inputs):
+        point = Point(name, _moved(inputs, values, keeping))
+        if finite(point.inputs):
+            yield point
+    yield from _other_data(inputs)
 
 
 def is_data(leaf: Any) -> bool:
@@ -70,64 +68,135 @@ def is_data(leaf: Any) -> bool:
     return kind in "iub" and np.ndim(leaf) > 0
 
 
-_DATA: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "data all smallest": lambda x: np.full_like(x, x.min(initial=0)),
-    "data all largest": lambda x: np.full_like(x, x.max(initial=0)),
-    "data reversed": lambda x: x[::-1],
-    "data repeated": lambda x: np.resize(x.ravel()[: max(1, x.size // 2)], x.shape),
-    "flags all off": lambda x: np.zeros_like(x) if x.dtype == bool else x,
-    "flags all on": lambda x: np.ones_like(x) if x.dtype == bool else x,
-}
+def _everywhere(inputs, specials, rng) -> Iterator[tuple[str, New]]:
+    """Changes made to every differentiated leaf at once."""
+    yield "a near neighbour", lambda x: x * (1 + 0.1 * rng.standard_normal(x.shape))
+    yield "far away", lambda x: 3 * _scale(x) * rng.standard_normal(x.shape)
+    smallest = min((x.size for x in _arrays(inputs) if x.size), default=1)
+    count = int(np.clip(2 * len(specials) // smallest, *_ROUNDS))
+    for first in np.linspace(0, len(specials), count, endpoint=False).astype(int):
+        yield "special values", lambda x, k=first: _laid_over(x, specials, k, rng)
+    yield "the other signs", np.negative
+    yield "all elements equal", lambda x: np.full_like(x, _scale(x))
+    yield "elements in order", lambda x: np.sort(x, axis=-1) if x.ndim else x
+    yield "elements in falling order", lambda x: -np.sort(-x, axis=-1) if x.ndim else x
+    yield "elements in equal pairs", lambda x: _paired(x, -1)
+    yield "rows in equal pairs", lambda x: _paired(x, 0)
+    yield "large values", lambda x: 100 * x
+    yield "small values", lambda x: 1e-8 * x
+    yield "values whose exp overflows", lambda x: x * (_EXP / _largest(x))
+    yield "one far larger", lambda x: _outlier(x, 1e3 * _scale(x), rng)
+    yield "one far below", lambda x: _outlier(x, -1e3 * _scale(x), rng)
 
 
-def _constants(jaxpr, known) -> set[float]:
-    known, found = dict(known), set()
-    opened = getattr(jaxpr, "jaxpr", jaxpr)
-    for eqn in opened.eqns:
-        values = [_scalar(v, known) for v in eqn.invars]
-        name = eqn.primitive.name
-        if name in ("broadcast_in_dim", "convert_element_type"):
-            known[eqn.outvars[0]] = values[0]
-        if name in _CHOOSES:
-            found |= {v for v in values if v is not None and abs(v) < 1e30}
-        for body in bodies(eqn):
-            inner = getattr(body, "jaxpr", body).invars
-            pairs = zip(reversed(inner), reversed(values), strict=False)
-            found |= _constants(body, dict(pairs))
-    return found
+def _one_by_one(inputs, specials, rng) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """Equal arguments, then one argument special and all others as they were."""
+    old = _arrays(inputs)
+    if len(old) < 2:
+        return
+    first = {x.shape: x for x in reversed(old)}
+    yield "equal arguments", [first[x.shape] for x in old]
+    chosen = [k for k, x in enumerate(old) if x.ndim][:_ALONE]
+    for k in chosen:
+        laid = _laid_over(old[k], specials, k, rng)
+        yield "special values in one argument", [*old[:k], laid, *old[k + 1 :]]
+    for k in [k for k, x in enumerate(old) if not x.ndim][:_ALONE]:
+        for value in _PARAMETERS:
+            name = f"{value} for a parameter"
+            yield name, [*old[:k], np.asarray(value), *old[k + 1 :]]
 
 
-def _scalar(atom, known) -> float | None:
-    """The value of a constant, also of one that was broadcast or cast."""
-    if not isinstance(atom, Literal):
-        return known.get(atom)
-    value = np.asarray(atom.val)
-    return float(value) if value.ndim == 0 and value.dtype.kind in "fiu" else None
+def _unbounded(inputs) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """Infinities, as masks write them; of use where the function's value is finite."""
+    for value in (-np.inf, np.inf):
+        changed = [x.copy() for x in _arrays(inputs)]
+        for x in changed:
+            if x.size > 1:
+                x.flat[-1] = value
+        yield f"one element {value}", changed
 
 
-def _moved(leaf, new):
-    """A differentiable leaf with new values, of the same dtype and structure."""
-    if not is_differentiable(leaf) or jnp.iscomplexobj(leaf):
-        return leaf
-    old = np.asarray(leaf)
-    return jnp.asarray(_keeping_structure(old, new(old.astype(np.float64))), old.dtype)
+def _other_data(inputs) -> Iterator[Point]:
+    """Other integers, and masks of every kind, floating ones too."""
+    lengths = {n for x in inputs if is_differentiable(x) for n in np.shape(x)}
+
+    def last_valid(x):
+        limits = [n for n in sorted(lengths) if n > x.max(initial=0)]
+        ends = [limits[0] - 1 if limits else x.max(initial=0)]
+        valid = x.min(initial=0) >= 0
+        return np.resize(np.asarray([*ends, 0], x.dtype), x.shape) if valid else x
+
+    changes: dict[str, New] = {
+        "data all smallest": lambda x: np.full_like(x, x.min(initial=0)),
+        "data all largest": lambda x: np.full_like(x, x.max(initial=0)),
+        "data reversed": lambda x: x[::-1],
+        "data repeated": lambda x: np.resize(x.ravel()[: max(1, x.size // 2)], x.shape),
+        "the last valid index and the first": last_valid,
+    }
+    of_masks: dict[str, New] = {
+        "flags all off": np.zeros_like,
+        "flags all on": np.ones_like,
+        "flags of one row off": _one_row_off,
+    }
+    arrays = [np.asarray(x) for x in inputs]
+    whole = [is_data(x) and x.dtype != bool for x in arrays]
+    flags = [
+        is_mask(x) and (x.dtype == bool or is_differentiable(x)) and not is_one_hot(x)
+        for x in arrays
+    ]
+    labels = [is_mask(x) and is_differentiable(x) and is_one_hot(x) for x in arrays]
+    yield from _changed(inputs, arrays, whole, changes, keeping_data)
+    yield from _changed(inputs, arrays, flags, of_masks, lambda old, new: new)
+    others: dict[str, New] = {"other labels": lambda x: np.roll(x, 1, axis=-1)}
+    yield from _changed(inputs, arrays, labels, others, lambda old, new: new)
 
 
-def _keeping_structure(old, new):
-    if old.ndim and old.size > 1 and np.isin(old, (0, 1)).all():
-        return old
-    if old.ndim and old.shape[-1] > 1 and _sums_to_one(old):
-        weights = np.abs(new) + 1e-3
-        return weights / weights.sum(axis=-1, keepdims=True)
-    square = old.ndim >= 2 and old.shape[-1] == old.shape[-2] > 1
-    if square and np.array_equal(old, np.swapaxes(old, -1, -2)):
-        return (new + np.swapaxes(new, -1, -2)) / 2
-    return new
+def _changed(inputs, arrays, chosen, changes, keep) -> Iterator[Point]:
+    """A point for each change that leaves anything different."""
+    for name, new in changes.items():
+        values = [
+            keep(x, new(x)) if yes else x for x, yes in zip(arrays, chosen, strict=True)
+        ]
+        pairs = zip(arrays, values, strict=True)
+        if any(yes for yes in chosen) and not all(np.array_equal(*p) for p in pairs):
+            moved = zip(inputs, values, chosen, strict=True)
+            yield Point(name, [jnp.asarray(v) if yes else x for x, v, yes in moved])
 
 
-def _sums_to_one(x):
-    # Loose on purpose: probabilities of bfloat16, eight bits, are probabilities too.
-    return bool((x >= 0).all() and np.allclose(x.sum(axis=-1), 1, atol=1e-3))
+def _tame(name, inputs, values, finite) -> Iterator[Point]:
+    """The point; where not all is finite there, the first kinder one as well."""
+    point = Point(name, _moved(inputs, values, keeping))
+    yield point
+    if finite(point.inputs):
+        return
+    for word, kinder in (("kept positive", positive), ("kept in range", within)):
+        tame = [kinder(*pair) for pair in zip(_arrays(inputs), values, strict=True)]
+        tried = _moved(inputs, tame, keeping)
+        if finite(tried):
+            yield Point(f"{name}, {word}", tried)
+            return
+
+
+def _is_moved(leaf) -> bool:
+    return is_differentiable(leaf) and not jnp.iscomplexobj(leaf)
+
+
+def _arrays(inputs) -> list[np.ndarray]:
+    return [np.asarray(x).astype(np.float64) for x in inputs if _is_moved(x)]
+
+
+def _moved(inputs, values, keep) -> list[Any]:
+    """The inputs with new values on the real differentiable leaves, dtypes kept."""
+    given = iter(values)
+    moved = []
+    for x in inputs:
+        if _is_moved(x):
+            old = np.asarray(x)
+            new = keep(old.astype(np.float64), next(given))
+            with np.errstate(over="ignore"):  # too large for a narrow dtype: inf
+                x = jnp.asarray(new.reshape(old.shape), old.dtype)
+        moved.append(x)
+    return moved
 
 
 def _scale(x):
@@ -135,8 +204,33 @@ def _scale(x):
     return rms or 1.0
 
 
+def _largest(x):
+    return float(np.max(np.abs(x), initial=0.0)) or 1.0
+
+
 def _laid_over(x, specials, first, rng):
     """Special values on the elements in turn; on a large array, on half of them."""
     chosen = np.resize(np.roll(specials, -first), x.size).reshape(x.shape)
     kept = rng.random(x.shape) < 0.5 if x.size > 1 else np.zeros(x.shape, bool)
     return np.where(kept, x, chosen)
+
+
+def _paired(x, axis):
+    if not x.ndim or x.shape[axis] < 2:
+        return x
+    places = np.arange(x.shape[axis]) // 2 * 2
+    return np.take(x, places, axis=axis)
+
+
+def _outlier(x, value, rng):
+    if x.size < 2:
+        return x
+    x = x.copy()
+    x.flat[rng.integers(x.size)] = value
+    return x
+
+
+def _one_row_off(x):
+    off = x.copy()
+    off[0] = 0
+    return off

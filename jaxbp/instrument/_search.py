@@ -1,19 +1,25 @@
 """effort="full" and order=2: the question asked elsewhere, and of the rule again."""
 
-import dataclasses
+import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from jaxbp._jaxpr import is_differentiable
-from jaxbp.instrument._comparison import VERDICTS, Finding
-from jaxbp.instrument._judge import disagreement, worst_elements
+from jaxbp.instrument._answers import first_line
+from jaxbp.instrument._boundaries import boundaries
+from jaxbp.instrument._comparison import VERDICTS, Finding, elsewhere
+from jaxbp.instrument._contract import sparsely, transformations
+from jaxbp.instrument._coverage import Coverage
 from jaxbp.instrument._points import is_data, points
 from jaxbp.instrument._precision import in_low_precision
-from jaxbp.instrument._testimony import Testimony, first_line, worst_at
-from jaxbp.instrument._variants import other_dtypes, other_lengths, transformed
-from jaxbp.instrument._witnesses import Pullback, in_float64, traced
+from jaxbp.instrument._testimony import Testimony
+from jaxbp.instrument._variants import other_dtypes, other_lengths
+from jaxbp.instrument._witnesses import in_float64, traced
+
+_FEW = 4  # points that a large program is asked at
 
 
 class Question(NamedTuple):
@@ -28,41 +34,75 @@ class Question(NamedTuple):
     seed: int
 
 
-def look_further(asked: Question, answers: Testimony) -> Iterator[list[Finding]]:
+def look_further(
+    asked: Question, answers: Testimony, coverage: Coverage
+) -> Iterator[list[Finding]]:
     """Findings at other points, lengths, dtypes and under transformations, in turn.
 
     What nobody can tell there is not held against the rule: those points are ours, not
     the caller's.
     """
-    yield _under_transformations(answers)
+    yield transformations(answers)
+    yield sparsely(answers, asked.surrogates, everywhere=True)
     program = answers.program
-    for point in points(program.auto.jaxpr, answers.inputs, asked.seed):
-        there = Testimony(program, point.inputs, asked.paths, asked.seed, count=1)
-        yield _named(there.findings(asked.surrogates, callers=False), point.name)
+
+    def finite(inputs):
+        try:  # without autodiff, fwd's values are what there is
+            if answers.refused:
+                outputs = program.manual(inputs, answers.probes[-1]).outputs
+            else:
+                outputs = program.ask(inputs, answers.probes[-1])[1].outputs
+        except Exception:  # a callback that refuses such values
+            return False
+        return all(np.isfinite(out).all() for out in outputs)
+
+    # The pullback holds what the rules' own forward and backward passes compare with.
+    written = program.manual.read(answers.inputs, answers.probes[-1])
+    constants = boundaries(program.auto.jaxpr, written)
+    found = points(answers.inputs, constants, asked.seed, finite)
+    for point in itertools.islice(found, _FEW if program.is_large else None):
+        try:
+            there = Testimony(program, point.inputs, asked.paths, asked.seed, count=1)
+            there.earlier = [answers.inputs]
+            findings = there.findings(asked.surrogates, callers=False)
+            coverage.see(point.inputs)
+        except jax.errors.JaxRuntimeError:  # a callback that refuses such values
+            continue
+        yield elsewhere(findings, point.name)
     for variant in other_lengths(asked.args, asked.kwargs):
         with jax.enable_x64(True):
             try:
                 wide_args, wide_kwargs = jax.tree.map(in_float64, variant[1:])
-                other = traced(asked.f, wide_args, wide_kwargs, asked.reference)
+                wide = (wide_args, wide_kwargs, asked.reference)
+                other = traced(asked.f, *wide, once=True)
                 there = Testimony(other, other.inputs, asked.paths, asked.seed, count=1)
             except Exception:  # not a length that the function takes
                 continue
-            yield _named(there.findings(asked.surrogates, callers=False), variant.name)
+            yield elsewhere(
+                there.findings(asked.surrogates, callers=False), variant.name
+            )
 
 
 def look_at_dtypes(asked: Question, answers: Testimony) -> Iterator[list[Finding]]:
     """Findings in each narrower dtype: contract, overflow, accuracy."""
-    for variant in other_dtypes(asked.args, asked.kwargs):
-        try:
-            narrow = traced(asked.f, variant.args, variant.kwargs, asked.reference)
-            there = Testimony(narrow, narrow.inputs, asked.paths, asked.seed, count=1)
+    for variants in other_dtypes(asked.args, asked.kwargs):
+        try:  # one program for both
+            narrow = traced(asked.f, *variants[0][1:], asked.reference)
         except Exception:  # not a dtype that the function takes
             continue
-        with jax.enable_x64(True):
-            leaves = [in_float64(x) for x in there.leaves]
-            inputs = answers.program.manual.moved(answers.inputs, leaves)
-            exact = Testimony(answers.program, inputs, asked.paths, asked.seed, count=1)
-        yield _named(in_low_precision(there, exact, asked.surrogates), variant.name)
+        for variant in variants:
+            leaves = list(filter(is_differentiable, jax.tree.leaves(variant[1:])))
+            try:
+                there = Testimony(narrow, leaves, asked.paths, asked.seed, count=1)
+            except Exception:  # of which it takes no gradient
+                break
+            with jax.enable_x64(True):
+                wide = [in_float64(x) for x in leaves]
+                inputs = answers.program.manual.moved(answers.inputs, wide)
+                exact = Testimony(answers.program, inputs, asked.paths, asked.seed, 1)
+            yield elsewhere(
+                in_low_precision(there, exact, asked.surrogates), variant.name
+            )
 
 
 def look_again(asked: Question, answers: Testimony) -> list[Finding]:
@@ -74,7 +114,7 @@ def look_again(asked: Question, answers: Testimony) -> list[Finding]:
         reason = first_line(error)
         message = f"second order: the rule cannot be differentiated again: {reason}"
         return [Finding("unproven", path, message=message) for path in asked.paths]
-    return _named(there.findings(asked.surrogates, callers=False), "second order")
+    return elsewhere(there.findings(asked.surrogates, callers=False), "second order")
 
 
 def worse(old: list[Finding], new: list[Finding], *, ours: bool) -> list[Finding]:
@@ -89,51 +129,6 @@ def _worse(old, new, ours):
     if ours and new.verdict == "unproven":
         return old
     return min(old, new, key=lambda finding: VERDICTS.index(finding.verdict))
-
-
-def _named(findings, where):
-    return [
-        dataclasses.replace(f, message=f"{where}: {f.message}")
-        if f.verdict != "right"
-        else f
-        for f in findings
-    ]
-
-
-def _under_transformations(answers: Testimony) -> list[Finding]:
-    """broken-contract where vmap, scan or remat change the hand-written pullback."""
-    program, cotangents = answers.program, answers.probes[-1]
-    plain = answers.manual[-1]
-    found = []
-    results = transformed(program.manual, answers.inputs, cotangents)
-    for name, result in results.items():
-        if isinstance(result, Pullback):
-            found += _changed(answers, plain, result, name)
-            continue
-        of_auto = transformed(program.auto, answers.inputs, cotangents)[name]
-        if isinstance(of_auto, Pullback):
-            reason = first_line(result)
-            message = f"{name} raises, of autodiff it does not: {reason}"
-            found += [
-                Finding("broken-contract", path, message=message)
-                for path in answers.paths
-            ]
-    return found
-
-
-def _changed(answers, plain, result, name):
-    found = []
-    triples = zip(answers.paths, plain.cotangents, result.cotangents, strict=True)
-    for k, (path, before, after) in enumerate(triples):
-        multiple = disagreement(after, before, answers.unit)
-        if multiple.any():
-            noise = answers.noise(len(answers.probes) - 1)[0].cotangents[k]
-            multiple = disagreement(after, before, answers.unit, noise)
-        if multiple.any():
-            worst = worst_at(after, before, int(worst_elements(multiple)[0]))
-            message = f"under {name} another gradient than without"
-            found.append(Finding("broken-contract", path, "", worst, message=message))
-    return found
 
 
 def varied(leaf: Any) -> bool:

@@ -1,15 +1,15 @@
-"""What the witnesses answer to the probes, and the findings that follow."""
+"""The findings that follow from what the witnesses answer."""
 
 import dataclasses
 import functools
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Collection
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp.instrument._comparison import Finding, Worst
+from jaxbp.instrument._answers import Answers, beyond_rounding, worst_at
+from jaxbp.instrument._comparison import Finding
+from jaxbp.instrument._evidence import gathered
 from jaxbp.instrument._judge import (
     ASKED,
     Numeric,
@@ -19,41 +19,17 @@ from jaxbp.instrument._judge import (
     telling_elements,
     worst_elements,
 )
-from jaxbp.instrument._kinds import Evidence
-from jaxbp.instrument._numeric import Secants, secants, split
-from jaxbp.instrument._witnesses import PROBES, Program, Pullback, probes
+from jaxbp.instrument._numeric import secants
+from jaxbp.instrument._witnesses import LARGE
 
-_NUMERIC_LIMIT = 4096  # elements that are differentiated numerically one by one
-_LARGE = 2.0**20
+_TIMES = 2.0**20  # what a cotangent is multiplied with: exact in every dtype
+_SAMPLE = 2**16  # of the elements of a large array that seem to differ
+_FEW = 2  # elements that the numeric witness is asked about at once in a large program
+_OUTPUTS = 16  # outputs that are asked one by one
 
 
-class Testimony:
-    """The answers of both witnesses to every probe, at one point and in one dtype."""
-
-    def __init__(
-        self,
-        program: Program,
-        inputs: Sequence[Any],
-        paths: Sequence[str],
-        seed: int,
-        count: int = PROBES,
-    ):
-        self.program, self.inputs, self.paths = program, list(inputs), paths
-        self.seed, self.leaves = seed, program.leaves(inputs)
-        self.probes = probes(program.avals, program.output_paths, seed, count)
-        # Of the leaves alone: what is cast down inside shows in the measured noise.
-        units = [float(jnp.finfo(jnp.result_type(x)).eps) for x in self.leaves]
-        self.unit = max(units, default=0.0)
-        self.manual = [program.manual(inputs, g) for g in self.probes]
-        self.refused = ""
-        self._noise: dict[int, tuple[Pullback, Pullback]] = {}
-        try:
-            self.auto = [program.auto(inputs, g) for g in self.probes]
-        except Exception as error:  # whatever JAX raises of what has no derivative
-            if not self._can_ask_numeric or self._size > _NUMERIC_LIMIT:
-                raise
-            self.refused = first_line(error)
-            self.auto, self._errors = self._numeric_pullbacks()
+class Testimony(Answers):
+    """Answers, and the findings on every leaf."""
 
     def findings(
         self, surrogates: Collection[str], *, callers: bool = True
@@ -65,62 +41,24 @@ class Testimony:
         """
         if not self.probes[0] or not self.leaves:
             return []
+        # From the last probe to the first: answers that are not kept are asked once.
+        held = [k for k, path in enumerate(self.paths) if path not in surrogates]
+        not_linear = self._not_linear(held)
+        differing = self._differing([k for k in held if k not in not_linear])
         found = self.value()
+        broken = [self.broken_contract(k, callers) for k in range(len(self.leaves))]
+        message = "different on purpose: only its contract is held"
         for k, path in enumerate(self.paths):
-            broken = self.broken_contract(k, path, callers)
-            if broken is None and path not in surrogates:
-                broken = self._not_linear(k, path)
-            if broken:
-                found.append(broken)
+            if finding := broken[k] or not_linear.get(k):
+                found.append(finding)
             elif path in surrogates:
-                message = "different on purpose: only its contract is held"
-                worst = self._largest_difference(k)
+                worst = self.largest_difference(k)
                 found.append(Finding("surrogate", path, worst=worst, message=message))
+            elif k in differing:
+                found.append(self._judged(k, *differing[k]))
             else:
-                found.append(self._leaf(k, path))
+                found.append(self._agreeing(k))
         return found
-
-    def numeric_gradient(self) -> list[np.ndarray]:
-        """The numeric witness about the first probe; NaN where it was not asked."""
-        total = self._size
-        values = np.full(total, np.nan)
-        asked = np.arange(total)
-        if total > _NUMERIC_LIMIT:
-            asked = np.linspace(0, total - 1, _NUMERIC_LIMIT).astype(int)
-        if self._can_ask_numeric:
-            values[asked] = self._secants(0, asked).central
-        return split(values, self.leaves)
-
-    def _beyond_rounding(self, k) -> tuple[int, np.ndarray] | None:
-        """The first probe at which leaf k differs beyond rounding, and by how much.
-
-        The cheap bound first; noise is measured only where that fails, beginning with
-        the probe at which most elements fail it.
-        """
-        pairs = [
-            (m.cotangents[k], a.cotangents[k])
-            for m, a in zip(self.manual, self.auto, strict=True)
-        ]
-        failing = [np.count_nonzero(disagreement(m, a, self.unit)) for m, a in pairs]
-        for c in np.argsort(-np.array(failing), kind="stable"):
-            if not failing[c]:
-                return None
-            of_manual, of_auto = self.noise(int(c))
-            noise = np.fmax(of_manual.cotangents[k], of_auto.cotangents[k])
-            manual, auto = pairs[c]
-            multiple = disagreement(manual, auto, self.unit, noise)
-            if multiple.any():
-                return int(c), multiple
-        return None
-
-    def noise(self, c: int) -> tuple[Pullback, Pullback]:
-        """Rounding noise at probe c, the hand-written witness's and autodiff's."""
-        if c not in self._noise:
-            ask = (self.inputs, self.probes[c], self.seed)
-            manual = self.program.manual.noise(*ask)
-            auto = self._errors[c] if self.refused else self.program.auto.noise(*ask)
-            self._noise[c] = manual, auto
-        return self._noise[c]
 
     def value(self) -> list[Finding]:
         """fwd's value against the primal's."""
@@ -132,12 +70,11 @@ class Testimony:
                 message = f"fwd gives shape {m.shape}, the primal {a.shape}"
                 found.append(Finding("broken-contract", "value", path, message=message))
                 continue
-            multiple = disagreement(m, a, self.unit)
-            if multiple.any():
-                of_manual, of_auto = self.noise(0)
-                noise = np.fmax(of_manual.outputs[k], of_auto.outputs[k])
-                multiple = disagreement(m, a, self.unit, noise)
-            if multiple.any():
+            multiple = beyond_rounding(m, a, self.unit)
+            if multiple is not None:
+                noise = np.fmax(*(side.outputs[k] for side in self.noise(0)))
+                multiple = beyond_rounding(m, a, self.unit, noise)
+            if multiple is not None:
                 worst = worst_at(m, a, int(worst_elements(multiple)[0]))
                 message = "fwd's value is not the primal's"
                 found.append(
@@ -145,61 +82,109 @@ class Testimony:
                 )
         return found
 
-    def broken_contract(self, k: int, path: str, callers: bool) -> Finding | None:
+    def broken_contract(self, k: int, callers: bool) -> Finding | None:
         """A cotangent of another dtype, or one where there should be none."""
         m, leaf = self.manual[0].cotangents[k], self.leaves[k]
         strong = not isinstance(leaf, (float, complex))
         if callers and strong and m.dtype != jnp.result_type(leaf):
             message = f"a cotangent of dtype {m.dtype} for {jnp.result_type(leaf)}"
-        elif self._at_zero[k].any() and np.isfinite(self._at_zero[k]).all():
+        elif self._not_zero_at_zero[k]:
             message = "not 0 for a cotangent of 0"
         else:
             return None
-        worst = self._largest_difference(k)
-        return Finding("broken-contract", path, worst=worst, message=message)
-
-    def _not_linear(self, k, path) -> Finding | None:
-        """A power of two goes through a linear map exactly."""
-        once, scaled = self.manual[-1].cotangents[k], self._at_large[k] / _LARGE
-        both = np.isfinite(once) & np.isfinite(scaled)
-        multiple = np.where(both, disagreement(scaled, once, self.unit), 0)
-        if not multiple.any():
-            return None
-        worst = worst_at(scaled, once, int(worst_elements(multiple)[0]))
-        ignored = np.array_equal(once, scaled * _LARGE)
-        kind = "ignored cotangent" if ignored else "not linear"
-        message = "2^20 times the cotangent does not give 2^20 times as much"
-        return Finding("broken-contract", path, "", worst, kind, message)
+        worst = self.largest_difference(k)
+        return Finding("broken-contract", self.paths[k], worst=worst, message=message)
 
     @functools.cached_property
-    def _at_large(self):
-        large = [np.asarray(g) * _LARGE for g in self.probes[-1]]
-        return self.program.manual(self.inputs, large).cotangents
-
-    @functools.cached_property
-    def _at_zero(self):
+    def _not_zero_at_zero(self) -> list[bool]:
         zeros = [np.zeros_like(g) for g in self.probes[0]]
-        return self.program.manual(self.inputs, zeros).cotangents
+        bars = self.hand_written(zeros).cotangents
+        return [bool(bar.any() and np.isfinite(bar).all()) for bar in bars]
 
-    def _leaf(self, k, path) -> Finding:
-        beyond = self._beyond_rounding(k)
-        if beyond:
-            c, multiple = beyond
-            m, a = self.manual[c].cotangents[k], self.auto[c].cotangents[k]
-            numeric = self._numeric(c, k, telling_elements(multiple, m, a))
-            evidence = self._evidence(c, k)
-            finding = judge(path, m, a, multiple, numeric, self.unit, evidence)
-            if finding.verdict == "kink" and not self._is_subgradient(c, k, multiple):
-                message = "at a kink, but no subgradient: along a line it is too steep"
-                return dataclasses.replace(finding, verdict="wrong", message=message)
-            return finding
+    def _not_linear(self, leaves) -> dict[int, Finding]:
+        """A power of two goes through a linear map exactly."""
+        large = [np.asarray(g) * _TIMES for g in self.probes[-1]]
+        at_large = self.hand_written(large).cotangents
+        found = {}
+        for k in leaves:
+            once, scaled = self.manual[-1].cotangents[k], at_large[k] / _TIMES
+            multiple = beyond_rounding(scaled, once, self.unit)
+            if multiple is None:
+                continue
+            finite = np.isfinite(once) & np.isfinite(scaled)
+            multiple = np.where(finite, multiple, 0)
+            if not multiple.any():
+                continue
+            worst = worst_at(scaled, once, int(worst_elements(multiple)[0]))
+            ignored = np.array_equal(once, at_large[k])
+            kind = "ignored cotangent" if ignored else "not linear"
+            message = "2^20 times the cotangent does not give 2^20 times as much"
+            path = self.paths[k]
+            found[k] = Finding("broken-contract", path, "", worst, kind, message)
+        return found
+
+    def _differing(self, leaves) -> dict[int, tuple[int, np.ndarray, str]]:
+        """By leaf, a probe at which it differs beyond rounding, by how much, a note.
+
+        The cheap bound first; noise is measured only where that fails.
+        """
+        found: dict[int, tuple[int, np.ndarray, str]] = {}
+        for c in reversed(range(len(self.probes))):
+            manual, auto = self.manual[c].cotangents, self.auto[c].cotangents
+            places, notes = {}, {}
+            for k in leaves:
+                if k not in found:
+                    multiple = beyond_rounding(manual[k], auto[k], self.unit)
+                    if multiple is not None:
+                        places[k], notes[k] = _sampled(multiple)
+            noises = self.noise_at(c, places) if places else []
+            for (k, some), noise in zip(places.items(), noises, strict=True):
+                m, a = manual[k].ravel()[some], auto[k].ravel()[some]
+                beyond = disagreement(m, a, self.unit, noise)
+                if beyond.any():
+                    multiple = np.zeros(manual[k].shape)
+                    multiple.flat[some] = beyond
+                    found[k] = c, multiple, notes[k]
+        return found
+
+    def _agreeing(self, k) -> Finding:
         m, a = self.manual[0].cotangents[k], self.auto[0].cotangents[k]
-        worst = self._largest_difference(k)
+        path, worst = self.paths[k], self.largest_difference(k)
         if not np.isfinite(m).all() and not np.isfinite(a).all():
             message = "not finite, hand-written and by autodiff: ask elsewhere"
             return Finding("unproven", path, worst=worst, message=message)
-        message = "" if m.size else "empty"
-        return Finding("right", path, worst=worst, message=message)
+        return Finding("right", path, worst=worst, message="" if m.size else "empty")
+
+    def _judged(self, k, c, multiple, note) -> Finding:
+        evidence = gathered(self, c, k)
+        m, a = self.manual[c].cotangents[k], self.auto[c].cotangents[k]
+        numeric = self._numeric(c, k, _telling(m, a, multiple))
+        path = self.paths[k]
+        finding = judge(path, m, a, multiple, numeric, self.unit, evidence)
+        if finding.verdict == "kink" and not self._is_subgradient(c, k, multiple):
+            message = "at a kink, but no subgradient: along a line it is too steep"
+            finding = dataclasses.replace(
+                finding, verdict="wrong", kind="", message=message
+            )
+        message = f"{note}{finding.message}"
+        output = self._output(c, k, multiple)
+        return dataclasses.replace(finding, output=output, message=message)
+
+    def _output(self, c, k, multiple) -> str:
+        """The outputs whose cotangents alone show it, "" where all do or none."""
+        paths = self.program.output_paths
+        if not 1 < len(paths) <= _OUTPUTS:
+            return ""
+        # A part of the cotangent makes no more noise than the whole, or about as much.
+        some = np.flatnonzero(multiple)
+        (noise,) = self.noise_at(c, {k: some})
+        shown = []
+        for j, path in enumerate(paths):
+            alone = [g if i == j else 0 * g for i, g in enumerate(self.probes[c])]
+            m, a = (side.cotangents[k].ravel()[some] for side in self.both(alone))
+            if disagreement(m, a, self.unit, noise).any():
+                shown.append(path)
+        return ", ".join(shown) if len(shown) < len(paths) else ""
 
     def _is_subgradient(self, c, k, multiple) -> bool:
         """Whether M is possible along lines through all differing elements at once.
@@ -221,74 +206,46 @@ class Testimony:
                 return False
         return True
 
-    def _evidence(self, c, k) -> Evidence:
-        pairs = zip(self.paths, self.auto[c].cotangents, strict=True)
-        others = {path: bar for path, bar in pairs if path != self.paths[k]}
-        manual = [p.cotangents[k] for p in self.manual]
-        auto = [p.cotangents[k] for p in self.auto]
-        return Evidence(manual, auto, c, others)
-
     def _numeric(self, c, k, elements) -> Numeric | None:
         """The numeric witness at elements of leaf k, until one is wrong there.
 
         None where it cannot be asked. Always as many elements at once, at every leaf:
         one compiled program serves them all.
         """
-        if not self._can_ask_numeric:
+        if not self.can_ask_numeric:
             return None
         m, a = self.manual[c].cotangents[k], self.auto[c].cotangents[k]
         start = sum(np.size(x) for x in self.leaves[:k])
+        at_once = _FEW if self.program.is_large else ASKED
         found: list[Numeric] = []
-        for first in range(0, len(elements), ASKED):
-            some = elements[first : first + ASKED]
-            s = self._secants(c, start + np.resize(some, ASKED))
+        for first in range(0, len(elements), at_once):
+            some = elements[first : first + at_once]
+            s = self.secants(c, start + np.resize(some, at_once))
             found.append(Numeric.of(some, s))
             if "wrong" in sides(m, a, found[-1], self.unit):
                 break
         return Numeric(*(np.concatenate(c) for c in zip(*found, strict=True)))
 
-    @property
-    def _can_ask_numeric(self) -> bool:
-        return all(jnp.result_type(x) == np.float64 for x in self.leaves)
 
-    def _secants(self, c, elements) -> Secants:
-        context = (self.inputs, self.probes[c])
-        return secants(self.program.ladder, context, self.leaves, elements)
+def _sampled(multiple: np.ndarray) -> tuple[np.ndarray, str]:
+    """The elements that differ; of a large array a sample, the worst in it, and a note.
 
-    def _largest_difference(self, k) -> Worst | None:
-        m, a = self.manual[0].cotangents[k], self.auto[0].cotangents[k]
-        if not m.size:
-            return None
-        with np.errstate(all="ignore"):
-            return worst_at(m, a, int(np.argmax(np.nan_to_num(np.abs(m - a)))))
-
-    @property
-    def _size(self) -> int:
-        return sum(np.size(leaf) for leaf in self.leaves)
-
-    def _numeric_pullbacks(self) -> tuple[list[Pullback], list[Pullback]]:
-        """In autodiff's place: the numeric derivative, and a quarter of its error.
-
-        The quarter stands as noise: sixteen times that is four errors.
-        """
-        outputs = [
-            np.asarray(x) for x in jax.jit(self.program.auto.primal)(self.inputs)
-        ]
-        values, errors = [], []
-        for c in range(len(self.probes)):
-            s = self._secants(c, np.arange(self._size))
-            values.append(Pullback(outputs, split(s.central, self.leaves)))
-            nothing = [np.zeros(x.shape) for x in outputs]
-            errors.append(Pullback(nothing, split(s.error / 4, self.leaves)))
-        return values, errors
+    To measure the noise of all, or to put all in order, would take their memory several
+    times over.
+    """
+    some = np.flatnonzero(multiple)
+    if multiple.size <= LARGE or some.size <= _SAMPLE:
+        return some, ""
+    chosen = some[np.linspace(0, some.size - 1, _SAMPLE).astype(int)]
+    chosen[0] = multiple.argmax()
+    note = f"{some.size:,} elements seem to differ, a sample of {_SAMPLE:,} was asked: "
+    return chosen, note
 
 
-def worst_at(m: np.ndarray, a: np.ndarray, element: int) -> Worst:
-    """Both values at a flat index."""
-    index = tuple(int(i) for i in np.unravel_index(element, m.shape))
-    return Worst(index, m.flat[element].item(), a.flat[element].item(), None)
-
-
-def first_line(error: Exception) -> str:
-    """What JAX says first: the rest is advice on its internals."""
-    return str(error).strip().split("\n")[0]
+def _telling(m, a, multiple) -> np.ndarray:
+    """Elements for the numeric witness to decide; of a large array a few."""
+    if multiple.size <= LARGE:
+        return telling_elements(multiple, m, a)
+    some = np.flatnonzero(multiple)
+    chosen = telling_elements(multiple.flat[some], m.flat[some], a.flat[some])
+    return some[chosen[:ASKED]]

@@ -1,6 +1,7 @@
-"""The same question of other arguments: lengths of axes, dtypes, transformations."""
+"""The same question of other arguments: lengths of axes, dtypes."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp._jaxpr import is_differentiable
-from jaxbp.instrument._witnesses import Pullback, Witness
+from jaxbp.instrument._witnesses import LARGE
 
 _DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
 
@@ -22,85 +23,75 @@ class Variant(NamedTuple):
 
 
 def other_lengths(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Variant]:
-    """Every length of an axis, wherever it occurs, as 1, one more, and twice and one.
+    """All axes of other odd lengths at once; then every length as 1 and as one more.
 
-    Arrays are extended by repeating them. Whether the function accepts the lengths is
-    for the caller to find out.
+    A length changes wherever it occurs. Arrays are extended by repeating them. Whether
+    the function accepts the lengths is for the caller to find out. What would be larger
+    than the caller's arguments, and large, is left out.
     """
     leaves, tree = jax.tree.flatten((args, kwargs))
-    lengths = {n for x in leaves for n in _shape(x)} - {0, 1}
-    for old in sorted(lengths):
-        for new in (1, old + 1, 2 * old + 1):
-            resized = [_with_length(x, old, new) for x in leaves]
-            new_args, new_kwargs = jax.tree.unflatten(tree, resized)
-            yield Variant(f"axes of {old} made {new}", new_args, new_kwargs)
+    lengths = sorted({n for x in leaves for n in _shape(x)} - {0, 1})
+    most = max(LARGE, _size(leaves))
+    changes = [("all axes of other lengths", {n: 2 * n + 1 for n in lengths})]
+    for old in lengths:
+        changes += [(f"axes of {old} made {new}", {old: new}) for new in (1, old + 1)]
+    for name, change in changes if lengths else ():
+        resized = [_with_lengths(x, change, most) for x in leaves]
+        if _size(resized) <= most:
+            yield Variant(name, *jax.tree.unflatten(tree, resized))
 
 
-def other_dtypes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Variant]:
+def other_dtypes(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Iterator[tuple[Variant, Variant]]:
     """The floating leaves in each of the narrower dtypes, also 64 times as large."""
-    for dtype in _DTYPES:
-        for scale in (1.0, 64.0):
+    complexes = any(map(_is_complex, jax.tree.leaves((args, kwargs))))
+    for dtype in _DTYPES[:1] if complexes else _DTYPES:  # complex64 is the narrowest
 
-            def cast(leaf, dtype=dtype, scale=scale):
-                if not is_differentiable(leaf) or jnp.iscomplexobj(leaf):
+        def cast(scale, dtype=dtype):
+            def one(leaf):
+                if not is_differentiable(leaf):
                     return leaf
-                return jnp.asarray(np.asarray(leaf, np.float64) * scale, dtype)
+                if _is_complex(leaf):
+                    return jnp.asarray(np.asarray(leaf) * scale, np.complex64)
+                with np.errstate(over="ignore"):
+                    return jnp.asarray(np.asarray(leaf, np.float64) * scale, dtype)
 
-            new_args, new_kwargs = jax.tree.map(cast, (args, kwargs))
-            size = "" if scale == 1 else f", {scale:g} times as large"
-            yield Variant(f"{jnp.dtype(dtype)}{size}", new_args, new_kwargs)
+            return jax.tree.map(one, (args, kwargs))
+
+        name = str(jnp.dtype(dtype))
+        yield (
+            Variant(name, *cast(1.0)),
+            Variant(f"{name}, 64 times as large", *cast(64.0)),
+        )
 
 
-def transformed(
-    witness: Witness, inputs: Sequence[Any], cotangents: Sequence[Any]
-) -> dict[str, Pullback | Exception]:
-    """The pullback under vmap, scan and remat; the exception where one raises.
-
-    Two copies are mapped over, the second with twice the cotangent: under vmap of
-    values and cotangents, of cotangents alone, and in turn in a scan. What comes back
-    is the second's, halved.
-    """
-    inputs, cotangents = list(inputs), list(cotangents)
-    twice = [jnp.stack([jnp.asarray(g), 2 * jnp.asarray(g)]) for g in cotangents]
-    copies = [jnp.stack([jnp.asarray(x)] * 2) for x in inputs]
-
-    def scanned(xs, gs):
-        return jax.lax.scan(lambda c, xg: (c, witness.pullback(*xg)), 0, (xs, gs))[1]
-
-    def remat(xs, gs):
-        whole = Witness(witness.jaxpr, witness.wrt, witness.outputs)
-        whole.primal = jax.checkpoint(witness.primal)  # pyright: ignore
-        return whole.pullback(xs, gs)
-
-    ways = {
-        "vmap": (jax.vmap(witness.pullback), copies, twice),
-        "vmap over cotangents": (
-            jax.vmap(witness.pullback, in_axes=(None, 0)),
-            inputs,
-            twice,
-        ),
-        "scan": (scanned, copies, twice),
-        "remat": (remat, inputs, cotangents),
-    }
-    found: dict[str, Pullback | Exception] = {}
-    for name, (function, xs, gs) in ways.items():
-        try:
-            outs, bars = jax.jit(function)(xs, gs)
-        except Exception as error:
-            found[name] = error
-            continue
-        if name != "remat":
-            outs, bars = [o[1] for o in outs], [b[1] / 2 for b in bars]
-        found[name] = Pullback(list(map(np.asarray, outs)), list(map(np.asarray, bars)))
-    return found
+def _is_complex(leaf):
+    return is_differentiable(leaf) and jnp.iscomplexobj(leaf)
 
 
 def _shape(leaf):
     return np.shape(leaf) if hasattr(leaf, "shape") and hasattr(leaf, "dtype") else ()
 
 
-def _with_length(leaf, old, new):
-    for axis, length in enumerate(_shape(leaf)):
-        if length == old:
-            leaf = jnp.take(jnp.asarray(leaf), np.arange(new) % old, axis=axis)
+def _size(leaves):
+    return sum(math.prod(_shape(x)) for x in leaves)
+
+
+def _with_lengths(leaf, change, most):
+    """As a shape alone, where it is too large to be made."""
+    lengths = [change.get(n, n) for n in _shape(leaf)]
+    if lengths == list(_shape(leaf)):
+        return leaf
+    if math.prod(lengths) > most:
+        return np.broadcast_to(0.0, lengths)
+    for axis, new in enumerate(lengths):
+        if new != leaf.shape[axis]:
+            leaf = _taken(leaf, np.arange(new) % leaf.shape[axis], axis)
     return leaf
+
+
+def _taken(leaf, places, axis):
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
+        return jnp.take(leaf, places, axis=axis)
+    return np.take(np.asarray(leaf), places, axis=axis)

@@ -1,8 +1,7 @@
 """Two witnesses of one traced function: its hand-written VJP and autodiff's."""
 
 import functools
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,10 +11,18 @@ import numpy as np
 
 from jaxbp._errors import argument_error
 from jaxbp._jaxpr import evaluate, is_differentiable, trace, without_rules
+from jaxbp.instrument import _by_numpy, _equations
 from jaxbp.instrument._noise import rounding_noise
 from jaxbp.instrument._numeric import ladder
 
-PROBES = 3
+LARGE = (
+    2**20
+)  # elements among the inputs, from which memory and run time are what count
+# What runs a few times on little data takes longer to optimise than to run.
+_UNOPTIMISED = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}
 
 
 class Pullback(NamedTuple):
@@ -23,6 +30,10 @@ class Pullback(NamedTuple):
 
     outputs: list[np.ndarray]
     cotangents: list[np.ndarray]
+
+    @classmethod
+    def of(cls, outputs: Sequence[Any], cotangents: Sequence[Any]) -> "Pullback":
+        return cls(list(map(np.asarray, outputs)), list(map(np.asarray, cotangents)))
 
 
 class Witness:
@@ -35,6 +46,7 @@ class Witness:
     def __init__(self, jaxpr: Any, wrt: Sequence[int], outputs: Sequence[int]):
         self.jaxpr, self.wrt, self.outputs = jaxpr, list(wrt), list(outputs)
         self._compiled = jax.jit(self.pullback)
+        self._read: Any = None
 
     def primal(self, inputs: Sequence[Any]) -> list[jax.Array]:
         """The floating outputs."""
@@ -59,16 +71,29 @@ class Witness:
         return inputs
 
     def __call__(self, inputs: Sequence[Any], cotangents: Sequence[Any]) -> Pullback:
-        outs, bars = self._compiled(list(inputs), list(cotangents))
-        return Pullback([np.asarray(o) for o in outs], [np.asarray(b) for b in bars])
+        return Pullback.of(*self._compiled(list(inputs), list(cotangents)))
+
+    def read(self, inputs: Sequence[Any], cotangents: Sequence[Any]) -> Any:
+        """The jaxpr of the pullback; a witness is asked at one set of shapes."""
+        if self._read is None:
+            self._read = jax.make_jaxpr(self.pullback)(list(inputs), list(cotangents))
+        return self._read
 
     def noise(
-        self, inputs: Sequence[Any], cotangents: Sequence[Any], seed: int
+        self,
+        inputs: Sequence[Any],
+        cotangents: Sequence[Any],
+        seed: int,
+        places: Mapping[int, np.ndarray] | None = None,
     ) -> Pullback:
-        """Per element, what rounding alone can do to outputs and cotangents."""
-        args = (list(inputs), list(cotangents))
-        jaxpr = jax.make_jaxpr(self.pullback)(*args)
-        noise = rounding_noise(jaxpr, jax.tree.leaves(args), seed)
+        """Per element, what rounding alone can do to outputs and cotangents.
+
+        With `places`, at these flat elements of some leaves' cotangents alone.
+        """
+        flat, n = [*inputs, *cotangents], len(self.outputs)
+        if places is not None:
+            places = {n + k: elements for k, elements in places.items()}
+        noise = rounding_noise(self.read(inputs, cotangents), flat, seed, places)
         return Pullback(noise[: len(self.outputs)], noise[len(self.outputs) :])
 
 
@@ -77,13 +102,44 @@ class Program:
     """A function traced at some arguments: its witnesses, and what they are asked.
 
     `inputs` are the arrays that the traced function takes, the leaves `wrt` among them
-    are differentiated.
+    are differentiated. One that is asked `once` is not compiled where it is short.
     """
 
     manual: Witness
     auto: Witness
     inputs: list[Any]
     output_paths: list[str]
+    once: bool = False
+
+    def ask(
+        self, inputs: Sequence[Any], cotangents: Sequence[Any]
+    ) -> tuple[Pullback, Pullback]:
+        """What either witness answers.
+
+        One compiled program is both, unless its arrays are large: they need not be in
+        memory at once.
+        """
+        if self.is_large:
+            return self.manual(inputs, cotangents), self.auto(inputs, cotangents)
+        manual, auto = self._both(list(inputs), list(cotangents))
+        return Pullback.of(*manual), Pullback.of(*auto)
+
+    @property
+    def is_large(self) -> bool:
+        return sum(map(np.size, self.inputs)) > LARGE
+
+    @functools.cached_property
+    def _both(self) -> Callable[..., Any]:
+        witnesses = (self.manual, self.auto)
+        if self.once:
+            jaxprs = [w.read(self.inputs, self.avals) for w in witnesses]
+            if all(map(_by_numpy.is_quick, jaxprs)):
+                return functools.partial(_uncompiled, jaxprs, len(self.avals))
+
+        def both(inputs, cotangents):
+            return [w.pullback(inputs, cotangents) for w in witnesses]
+
+        return jitted(both, self.inputs)
 
     @functools.cached_property
     def avals(self) -> list[jax.ShapeDtypeStruct]:
@@ -143,10 +199,13 @@ def traced(
     kwargs: dict[str, Any],
     reference: Callable[..., Any] | None,
     dynamic: Callable[[object], bool] = is_differentiable,
+    *,
+    once: bool = False,
 ) -> Program:
     """Trace `f` once for both witnesses, and the `reference`, if there is one, too.
 
     `dynamic` leaves are inputs of the traced program, all others constants in it.
+    `once`: it will be asked at one point.
     """
     program = trace(f, args, kwargs, dynamic=dynamic)
     outputs, paths = _floating_outputs(program)
@@ -164,7 +223,19 @@ def traced(
         ours, theirs = (", ".join(s) or "no floating output" for s in shapes)
         expected = f"a function with f's outputs, {ours}"
         raise argument_error("compare", "reference", expected, theirs)
-    return Program(manual, auto, program.inputs, paths)
+    return Program(manual, auto, program.inputs, paths, once)
+
+
+def jitted(f: Callable[..., Any], inputs: Any) -> Callable[..., Any]:
+    """`jax.jit(f)`, left unoptimised where its `inputs` are small."""
+    size = sum(map(np.size, jax.tree.leaves(inputs)))
+    small = size <= _equations.LARGE and jax.default_backend() == "cpu"
+    return jax.jit(f, compiler_options=_UNOPTIMISED if small else None)
+
+
+def _uncompiled(jaxprs, outputs: int, inputs, cotangents):
+    answers = [_by_numpy.evaluate(jaxpr, [*inputs, *cotangents]) for jaxpr in jaxprs]
+    return [(flat[:outputs], flat[outputs:]) for flat in answers]
 
 
 def in_float64(leaf: Any) -> Any:
@@ -174,39 +245,6 @@ def in_float64(leaf: Any) -> Any:
     value = np.asarray(leaf)
     wide = np.complex128 if jnp.iscomplexobj(value) else np.float64
     return jnp.asarray(value.astype(wide))
-
-
-def probes(
-    avals: Sequence[jax.ShapeDtypeStruct],
-    paths: Sequence[str],
-    seed: int,
-    count: int = PROBES,
-) -> list[list[np.ndarray]]:
-    """Random cotangents of uneven magnitude, seeded by the path of their output.
-
-    Of eight significant bits, so that every dtype holds them exactly. A function of one
-    scalar is asked with 1 first: that pullback is its gradient.
-    """
-    found = []
-    for k in range(count):
-        pairs = zip(avals, paths, strict=True)
-        found.append([_random(aval, path, (seed, k)) for aval, path in pairs])
-    if len(avals) == 1 and not avals[0].shape:
-        found[0] = [np.ones((), np.float64)]
-    return found
-
-
-def _random(aval, path, seed):
-    rng = np.random.default_rng((*seed, zlib.crc32(path.encode())))
-
-    def draw():
-        magnitude = 2.0 ** rng.integers(-3, 4, aval.shape)
-        values = np.asarray(rng.standard_normal(aval.shape) * magnitude)
-        return np.asarray(values.astype(jnp.bfloat16).astype(np.float64))
-
-    if jnp.issubdtype(aval.dtype, jnp.complexfloating):
-        return draw() + 1j * draw()
-    return draw()
 
 
 def _floating_outputs(program):

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
+_DECORATED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _MAKERS = {
     "custom_vjp",
     "custom_jvp",
@@ -41,7 +42,9 @@ def rules_written(library: str) -> list[Written]:
 def _in_file(path: pathlib.Path, name: str) -> Iterator[Written]:
     tree, decorators = ast.parse(path.read_text()), set()
     for node in ast.walk(tree):
-        for decorator in getattr(node, "decorator_list", ()):
+        if not isinstance(node, _DECORATED):
+            continue
+        for decorator in node.decorator_list:
             decorators |= {id(inner) for inner in ast.walk(decorator)}
             if _made_by(decorator) in _MAKERS:
                 last = node.end_lineno or node.lineno

@@ -47,3 +47,10 @@ def test_trees_come_back_as_trees():
     gradient, error = numeric_gradient(lambda p, x: p["w"] @ x, params, x)
     np.testing.assert_allclose(gradient[0]["w"], np.arange(3.0), atol=1e-12)
     assert error[1].shape == (3,)
+
+
+def test_steps_that_jump_over_everything_are_not_believed():
+    # All that happens does so within 1e-6, the finest step is 1e6 times as wide.
+    program = ladder(lambda _, x: jnp.tanh((x[0] - 1.0) * 1e6) * 10)
+    s = secants(program, (), [np.array([1.0, 1e6])], np.array([0]))
+    assert not np.isfinite(s.error[0])

@@ -1,0 +1,199 @@
+"""What the witnesses answer to the probes at one point."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbp.instrument._comparison import Worst
+from jaxbp.instrument._judge import disagreement
+from jaxbp.instrument._numeric import Secants, secants, split
+from jaxbp.instrument._probes import PROBES, probes
+from jaxbp.instrument._witnesses import LARGE, Program, Pullback
+
+_NUMERIC_LIMIT = 4096  # elements that are differentiated numerically one by one
+_BLOCK = 2**18  # elements that are compared at once: what is large fits but a few times
+
+
+class Answers:
+    """The answers of both witnesses to every probe, at one point and in one dtype.
+
+    `manual[c]` and `auto[c]` are those to probe c. As many are kept as are small, at
+    least the last pair that was asked for; others are asked for again.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        inputs: Sequence[Any],
+        paths: Sequence[str],
+        seed: int,
+        count: int = PROBES,
+        cotangents: list[list[np.ndarray]] | None = None,
+    ):
+        self.program, self.inputs, self.paths = program, list(inputs), paths
+        self.seed, self.leaves = seed, program.leaves(inputs)
+        if program.is_large and sum(aval.size for aval in program.avals) == 1:
+            count = 1  # any other would be a multiple of it: linearity is asked anyway
+        self.probes = cotangents or probes(
+            program.avals, program.output_paths, seed, count
+        )
+        count = len(self.probes)
+        self.earlier: list[Sequence[Any]] = []  # points asked before, to be told from
+        # Of the leaves alone: what is cast down inside shows in the measured noise.
+        units = [float(jnp.finfo(jnp.result_type(x)).eps) for x in self.leaves]
+        self.unit = max(units, default=0.0)
+        self.size = sum(np.size(leaf) for leaf in self.leaves)
+        self.refused = ""
+        # Partial functions, no methods: what refers to itself is not freed at once.
+        keep = functools.lru_cache(max(1, LARGE // max(1, self.size)))
+        self.wide = bool(jax.config.jax_enable_x64)  # pyright: ignore - is there
+        context = (self.wide, program, self.inputs, self.probes)
+        ask = keep(functools.partial(_asked, *context))
+        errors: list[Pullback] = []
+        self.noise = keep(functools.partial(_noise, *context, seed, errors))
+        try:
+            ask(count - 1)
+        except Exception as error:  # whatever JAX raises of what has no derivative
+            manual = [program.manual(inputs, g) for g in self.probes]
+            if not self.can_ask_numeric or self.size > _NUMERIC_LIMIT:
+                raise
+            self.refused = first_line(error)
+            numeric, errors[:] = self._numeric_pullbacks()
+            ask = list(zip(manual, numeric, strict=True)).__getitem__
+        self.manual, self.auto = _Side(ask, 0, count), _Side(ask, 1, count)
+
+    def both(self, cotangents: Sequence[Any]) -> tuple[Pullback, Pullback]:
+        """What the witnesses answer to a cotangent that is no probe."""
+        return _asked(self.wide, self.program, self.inputs, [cotangents], 0)
+
+    def hand_written(self, cotangents: Sequence[Any]) -> Pullback:
+        """What the hand-written one does, by whichever program is compiled."""
+        if self.refused or self.program.is_large:
+            with jax.enable_x64(self.wide):
+                return self.program.manual(self.inputs, cotangents)
+        return self.both(cotangents)[0]
+
+    def noise_at(self, c: int, places: Mapping[int, np.ndarray]) -> list[np.ndarray]:
+        """The larger noise of both at flat elements of some leaves, leaf by leaf.
+
+        In a large program it is measured there alone.
+        """
+        if self.program.is_large and not self.refused:
+            ask = (self.inputs, self.probes[c], self.seed, places)
+            with jax.enable_x64(self.wide):
+                sides = self.program.manual.noise(*ask), self.program.auto.noise(*ask)
+            return [np.fmax(*(side.cotangents[k] for side in sides)) for k in places]
+        sides = self.noise(c)
+        return [
+            np.fmax(*(np.ravel(side.cotangents[k])[elements] for side in sides))
+            for k, elements in places.items()
+        ]
+
+    def numeric_gradient(self) -> list[np.ndarray]:
+        """The numeric witness about the first probe; NaN where it was not asked."""
+        values = np.full(self.size, np.nan)
+        asked = np.arange(self.size)
+        if self.size > _NUMERIC_LIMIT:
+            asked = np.linspace(0, self.size - 1, _NUMERIC_LIMIT).astype(int)
+        if self.can_ask_numeric:
+            values[asked] = self.secants(0, asked).central
+        return split(values, self.leaves)
+
+    @property
+    def can_ask_numeric(self) -> bool:
+        return all(jnp.result_type(x) == np.float64 for x in self.leaves)
+
+    def secants(self, c: int, elements: np.ndarray) -> Secants:
+        """The numeric witness at elements of the concatenated leaves, at probe c."""
+        context = (self.inputs, self.probes[c])
+        return secants(self.program.ladder, context, self.leaves, elements)
+
+    def largest_difference(self, k: int) -> Worst | None:
+        """The element of leaf k at which M and A differ most at the first probe."""
+        m, a = self.manual[0].cotangents[k], self.auto[0].cotangents[k]
+        if not m.size:
+            return None
+        best, element = -1.0, 0
+        for part, (some_m, some_a) in blocks(m, a):
+            with np.errstate(all="ignore"):
+                difference = np.nan_to_num(np.abs(some_m - some_a))
+            if difference.max() > best:
+                best, element = difference.max(), part.start + int(difference.argmax())
+        return worst_at(m, a, element)
+
+    def _numeric_pullbacks(self) -> tuple[list[Pullback], list[Pullback]]:
+        """In autodiff's place: the numeric derivative, and a quarter of its error.
+
+        The quarter stands as noise: sixteen times that is four errors.
+        """
+        outputs = [
+            np.asarray(x) for x in jax.jit(self.program.auto.primal)(self.inputs)
+        ]
+        values, errors = [], []
+        for c in range(len(self.probes)):
+            s = self.secants(c, np.arange(self.size))
+            values.append(Pullback(outputs, split(s.central, self.leaves)))
+            nothing = [np.zeros(x.shape) for x in outputs]
+            errors.append(Pullback(nothing, split(s.error / 4, self.leaves)))
+        return values, errors
+
+
+class _Side(Sequence[Pullback]):
+    """One witness's answers, asked for one by one."""
+
+    def __init__(self, ask: Callable[[int], Sequence[Pullback]], side: int, count: int):
+        self._ask, self._side, self._order = ask, side, range(count)
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, c: int) -> Pullback:  # pyright: ignore - no slices
+        return self._ask(self._order[c])[self._side]
+
+
+def beyond_rounding(manual, auto, unit, noise=None) -> np.ndarray | None:
+    """`disagreement`, None where there is none: block by block, for memory's sake."""
+    found = None
+    arrays = (manual, auto) if noise is None else (manual, auto, noise)
+    for part, (m, a, *n) in blocks(*arrays):
+        multiple = disagreement(m, a, unit, *n)
+        if multiple.any():
+            found = np.zeros(manual.size) if found is None else found
+            found[part] = multiple
+    return None if found is None else found.reshape(manual.shape)
+
+
+def worst_at(m: np.ndarray, a: np.ndarray, element: int) -> Worst:
+    """Both values at a flat index."""
+    index = tuple(int(i) for i in np.unravel_index(element, m.shape))
+    return Worst(index, m.flat[element].item(), a.flat[element].item(), None)
+
+
+def first_line(error: Exception) -> str:
+    """What JAX says first: the rest is advice on its internals."""
+    return str(error).strip().split("\n")[0]
+
+
+def _asked(wide, program, inputs, probes, c) -> tuple[Pullback, Pullback]:
+    with jax.enable_x64(wide):  # also where the asker has left it
+        return program.ask(inputs, probes[c])
+
+
+def _noise(wide, program, inputs, probes, seed, errors, c) -> tuple[Pullback, Pullback]:
+    """Rounding noise at probe c, the hand-written witness's and autodiff's."""
+    ask = (inputs, probes[c], seed)
+    with jax.enable_x64(wide):
+        manual = program.manual.noise(*ask)
+        return manual, errors[c] if errors else program.auto.noise(*ask)
+
+
+def blocks(*arrays: np.ndarray) -> Iterator[tuple[slice, list[np.ndarray]]]:
+    """Flat pieces of arrays of one shape, with their place."""
+    flat = [np.ravel(x) for x in arrays]
+    for start in range(0, flat[0].size, _BLOCK):
+        part = slice(start, start + _BLOCK)
+        yield part, [x[part] for x in flat]

@@ -1,0 +1,50 @@
+"""The constants at which a program changes its mind."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from jax.extend.core import Literal
+
+from jaxbp._jaxpr import bodies
+
+_CHOOSES = frozenset(("lt", "le", "gt", "ge", "eq", "ne", "max", "min", "clamp"))
+_STEPS = (0.0, 1e-3, -1e-3)
+
+
+def boundaries(*jaxprs: Any) -> list[float]:
+    """Constants that programs compare or clamp with, and a step to either side.
+
+    Either sign of each: it is a magnitude that is often compared.
+    """
+    found = set().union(*(_constants(jaxpr, {}) for jaxpr in jaxprs))
+    return sorted({s * c + step for c in found for s in (1, -1) for step in _STEPS})
+
+
+def _constants(jaxpr, known) -> set[float]:
+    known, found = dict(known), set()
+    opened = getattr(jaxpr, "jaxpr", jaxpr)
+    for eqn in opened.eqns:
+        values = [_scalar(v, known) for v in eqn.invars]
+        name = eqn.primitive.name
+        if name in ("broadcast_in_dim", "convert_element_type"):
+            known[eqn.outvars[0]] = values[0]
+        if name in _CHOOSES:
+            found |= _finite(values)
+        for body in bodies(eqn):
+            inner = getattr(body, "jaxpr", body).invars
+            pairs = zip(reversed(inner), reversed(values), strict=False)
+            found |= _constants(body, dict(pairs))
+    return found
+
+
+def _finite(values: Iterable[float | None]) -> set[float]:
+    return {v for v in values if v is not None and abs(v) < 1e30}
+
+
+def _scalar(atom, known) -> float | None:
+    """The value of a constant, also of one that was broadcast or cast."""
+    if not isinstance(atom, Literal):
+        return known.get(atom)
+    value = np.asarray(atom.val)
+    return float(value) if value.ndim == 0 and value.dtype.kind in "fiu" else None

@@ -1,0 +1,45 @@
+"""Arms of a branch, taken or not: plain data, and the line that an engineer reads."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_SHOWN = 4  # arms never taken, in one line
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One place where a program chooses: cond, switch, where, max, min or clip.
+
+    `taken` tells of each arm whether any point took it: of a max or min that its first
+    or its second argument was chosen, of a clip below, inside and above. `rules` are
+    the arms that hold a hand-written rule.
+    """
+
+    site: str
+    kind: str
+    taken: tuple[bool, ...]
+    rules: tuple[int, ...] = ()
+
+    @property
+    def never(self) -> list[int]:
+        return [arm for arm, taken in enumerate(self.taken) if not taken]
+
+
+def summary(branches: Sequence[Branch]) -> str:
+    """One line: how many arms were taken, and which never."""
+    total = sum(len(b.taken) for b in branches)
+    never = [
+        f"{b.kind} at {short(b.site)}, arm {arm}" for b in branches for arm in b.never
+    ]
+    if not total:
+        return ""
+    line = f"{total - len(never)} of {total} arms taken"
+    if never:
+        line += f"; never: {'; '.join(never[:_SHOWN])}"
+    more = len(never) - _SHOWN
+    return line + (f"; and {more} more" if more > 0 else "")
+
+
+def short(site: str) -> str:
+    return os.path.basename(site) or "an unknown line"

@@ -1,0 +1,65 @@
+"""What an array evidently is, it stays: at every point that is generated."""
+
+from typing import Any
+
+import numpy as np
+
+
+def keeping(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """New values with the structure of the old ones.
+
+    Zeros and ones, rows that sum to one, a symmetric matrix, rows in order, whole
+    numbers.
+    """
+    if is_mask(old):
+        return old
+    if old.ndim and old.shape[-1] > 1 and _sums_to_one(old):
+        weights = np.abs(new) + 1e-3
+        return weights / weights.sum(axis=-1, keepdims=True)
+    square = old.ndim >= 2 and old.shape[-1] == old.shape[-2] > 1
+    if square and np.array_equal(old, np.swapaxes(old, -1, -2)):
+        return (new + np.swapaxes(new, -1, -2)) / 2
+    if is_sorted(old):
+        return np.sort(new, axis=-1)
+    return new
+
+
+def keeping_data(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """The same of integers: what is in order stays so, a permutation stays one."""
+    if old.ndim == 1 and np.array_equal(np.sort(old), np.arange(old.size)):
+        return old[::-1] if not is_sorted(old) else old
+    return np.sort(new, axis=-1) if is_sorted(old) else new
+
+
+def is_mask(x: np.ndarray) -> bool:
+    """Flags, or numbers among which there are zeros and ones and no others."""
+    if x.dtype == bool:
+        return x.ndim > 0
+    return x.ndim > 0 and np.array_equal(np.unique(x), [0, 1])
+
+
+def is_one_hot(x: np.ndarray) -> bool:
+    return x.ndim > 0 and x.shape[-1] > 1 and bool((x.sum(axis=-1) == 1).all())
+
+
+def is_sorted(x: np.ndarray) -> bool:
+    """Rows of three or more that ascend, not all equal."""
+    if not x.ndim or x.shape[-1] < 3 or x.dtype == bool:
+        return False
+    steps = np.diff(x, axis=-1)
+    return bool((steps >= 0).all() and (steps > 0).any())
+
+
+def within(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """New values within the range of the old ones."""
+    return np.clip(new, old.min(), old.max()) if old.size else new
+
+
+def positive(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """New values that are positive where all the old ones are."""
+    return np.abs(new) if old.size and (old > 0).all() else new
+
+
+def _sums_to_one(x: Any) -> bool:
+    # Loose on purpose: probabilities of bfloat16, eight bits, are probabilities too.
+    return bool((x >= 0).all() and np.allclose(x.sum(axis=-1), 1, atol=1e-3))

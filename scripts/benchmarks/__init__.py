@@ -1,0 +1,1 @@
+"""What the project measures of itself: one module a subject, run by `scripts/bench`."""

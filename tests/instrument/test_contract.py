@@ -1,0 +1,175 @@
+"""What JAX accepts in silence: two runs, cotangents of zeros, transformations."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbp import compare
+
+X = jax.random.normal(jax.random.key(0), (4, 3))
+
+
+def rule(primal, bwd):
+    @jax.custom_vjp
+    def f(*args):
+        return primal(*args)
+
+    def fwd(*args):
+        return primal(*args), args if len(args) > 1 else args[0]
+
+    f.defvjp(fwd, bwd)
+    return f
+
+
+def test_a_gradient_that_differs_between_two_runs_is_reported():
+    rng = np.random.default_rng(0)
+
+    def drawn(x):
+        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return jax.pure_callback(lambda x: x * (1 + 1e-6 * rng.random()), shape, x)
+
+    f = rule(jnp.sin, lambda x, g: (jnp.where(g == 0, 0, jnp.cos(x) * drawn(g)),))
+    finding = compare(f, X).findings[0]
+    assert finding.verdict == "broken-contract", finding
+    assert "two runs" in finding.message
+
+
+def test_a_rule_that_divides_by_its_cotangent_is_reported():
+    f = rule(jnp.sin, lambda x, g: (jnp.cos(x) * g**3 / (g * g),))
+    assert not compare(f, X).ok
+    guarded = rule(
+        jnp.sin,
+        lambda x, g: (
+            jnp.where(g == 0, 0, jnp.cos(x) * g**3 / jnp.where(g, g * g, 1)),
+        ),
+    )
+    assert compare(guarded, X).ok
+
+
+def test_a_mistake_at_a_zero_cotangent_is_found_among_others():
+    def bwd(x, g):  # right unless one row has no cotangent
+        off = jnp.where((g == 0).all(-1).any(), 1.5, 1.0)
+        return (jnp.cos(x) * g * off,)
+
+    finding = compare(rule(jnp.sin, bwd), X).findings[0]
+    assert finding.verdict == "wrong"
+    assert "mostly 0" in finding.message
+
+    def one_row(x, g):  # right unless that very row is the only one that has one
+        alone = (g[:3] == 0).all() & (g[3] != 0).any()
+        return (jnp.cos(x) * g * jnp.where(alone, 1.5, 1.0),)
+
+    f = rule(jnp.sin, one_row)
+    assert not compare(f, X, effort="full").ok
+
+
+def traced_as(*kinds):
+    """A rule whose bwd is off where it meets such a tracer."""
+
+    def bwd(res, g):
+        x, w = res
+        off = 1.5 if type(g).__name__ in kinds else 1.0
+        return g @ w.T * off, x.T @ g
+
+    return rule(jnp.matmul, bwd)
+
+
+def test_what_vmap_changes_is_reported():
+    f = traced_as("BatchTracer")
+    assert compare(f, X, X.T @ X).ok
+    finding = compare(f, X, X.T @ X, effort="full").findings[0]
+    assert finding.verdict == "broken-contract"
+    assert "under vmap another gradient than without" in finding.message
+
+
+def test_what_raises_under_vmap_is_reported_unless_autodiff_raises_too():
+    def bwd(x, g):
+        if type(g).__name__ == "BatchTracer":
+            raise NotImplementedError("one at a time")
+        return (jnp.cos(x) * g,)
+
+    finding = compare(rule(jnp.sin, bwd), X, effort="full").findings[0]
+    assert finding.verdict == "broken-contract"
+    assert "raises, of autodiff it does not: one at a time" in finding.message
+
+    def never_batched(x):
+        if type(x).__name__ == "BatchTracer":
+            raise NotImplementedError("one at a time")
+        return jnp.sin(x)
+
+    f = rule(never_batched, lambda x, g: (jnp.cos(x) * g,))
+    assert compare(f, X, effort="full").ok
+
+
+SHARDED = """
+    import jax, jax.numpy as jnp
+    from jax.experimental.custom_partitioning import custom_partitioning
+    from jax.sharding import NamedSharding, PartitionSpec as P
+    from jaxbp import compare
+
+    def summing(complete):
+        @custom_partitioning
+        def total(g):
+            return g.sum(0)
+
+        def partition(mesh, args, result):
+            def local(g):
+                part = g.sum(0)
+                return jax.lax.psum(part, "batch") if complete else part
+
+            spec = P(*args[0].sharding.spec[:1])
+            return mesh, local, NamedSharding(mesh, P()), (NamedSharding(mesh, spec),)
+
+        total.def_partition(
+            partition=partition,
+            infer_sharding_from_operands=lambda mesh, a, r: NamedSharding(mesh, P()),
+            sharding_rule="i j -> j",
+        )
+
+        @jax.custom_vjp
+        def shifted(x, b):
+            return x + b
+
+        def bwd(res, g):
+            return g, total(g)
+
+        shifted.defvjp(lambda x, b: (x + b, None), bwd)
+        return shifted
+
+    jax.config.update("jax_enable_x64", True)
+    from jaxbp.instrument._contract import transformed, transformations
+    from jaxbp.instrument._testimony import Testimony
+    from jaxbp.instrument._witnesses import traced
+
+    x, b = jnp.arange(24.0).reshape(8, 3), jnp.ones(3)
+    for complete in (True, False):
+        program = traced(summing(complete), (x, b), {}, None)
+        answers = Testimony(program, program.inputs, ["[0]", "[1]"], 0)
+        names = list(transformed(program.auto, answers.inputs, answers.probes[-1]))
+        assert "sharding over 8 devices" in names, names
+        for finding in transformations(answers):
+            print(complete, finding.argument, finding.verdict, finding.message)
+"""
+
+
+def test_a_batch_sharded_over_devices_gives_the_same_gradient():
+    flags = "--xla_force_host_platform_device_count=8"
+    env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    code = textwrap.dedent(SHARDED)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if "sharding" in line]
+    assert lines
+    assert all(line.startswith("False [1] broken-contract") for line in lines)

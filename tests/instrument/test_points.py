@@ -1,0 +1,208 @@
+"""The points that effort="full" asks at: what hides from ordinary arguments shows."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxbp import compare
+from jaxbp.instrument._boundaries import boundaries
+from jaxbp.instrument._points import points
+from jaxbp.instrument._structure import keeping, keeping_data
+
+_rng = np.random.default_rng(3)
+X, Y = _rng.standard_normal((2, 4, 3))
+V, U = _rng.standard_normal((2, 5))
+P = np.abs(V) + 0.2
+
+
+def rule(primal, bwd):
+    @jax.custom_vjp
+    def f(*args):
+        return primal(*args)
+
+    def fwd(*args):
+        return primal(*args), args if len(args) > 1 else args[0]
+
+    f.defvjp(fwd, bwd)
+    return f
+
+
+def masked_mean(x, mask):
+    count = jnp.maximum(mask.sum(-1), 1)
+    return (x * mask).sum(-1) / count
+
+
+def masked_mean_bwd(res, g):  # the guard is forgotten: 0/0 in a row without any
+    x, mask = res
+    x_bar = g[:, None] * mask / mask.sum(-1, keepdims=True)
+    return x_bar, jax.vjp(lambda m: masked_mean(x, m), mask)[1](g)[0]
+
+
+def gathered(table, ids):
+    return table[ids]
+
+
+def gathered_bwd(res, g):  # the last row is taken for padding
+    table, ids = res
+    last = (ids == table.shape[0] - 1)[:, None]
+    return jnp.zeros_like(table).at[ids].add(jnp.where(last, 0, g)), None
+
+
+def off_above(value):
+    """Wrong where only the backward pass knows of."""
+
+    def bwd(x, g):
+        return (jnp.where(x > value, 1.5, 1.0) * jnp.cos(x) * g,)
+
+    return bwd
+
+
+def expected(x):
+    return jax.nn.softmax(x) @ jnp.arange(x.size).astype(x.dtype)
+
+
+def powers(x, n):
+    return jnp.abs(x) ** n
+
+
+def powers_bwd(res, g):  # right for a positive power
+    x, n = res
+    size = jnp.abs(x)
+    x_bar = jnp.abs(n) * size ** (n - 1) * jnp.sign(x) * g
+    return x_bar, jnp.sum(size**n * jnp.log(size) * g)
+
+
+MASK = np.array([[1.0, 0, 1], [1, 1, 0], [0, 1, 1], [1, 1, 1]])
+
+HIDDEN = {
+    "a row without any": (rule(masked_mean, masked_mean_bwd), (X, MASK)),
+    "the last valid index": (
+        rule(gathered, gathered_bwd),
+        (X, np.array([0, 2, 1, 0])),
+    ),
+    "a constant of the backward pass": (rule(jnp.sin, off_above(11.0)), (V,)),
+    "equal arguments": (
+        rule(
+            lambda x, y: jnp.maximum(x, y) + x,
+            lambda r, g: (
+                jnp.where(r[0] == r[1], 4.0, jnp.where(r[0] > r[1], 2.0, 1.0)) * g,
+                jnp.where(r[0] < r[1], g, 0),
+            ),
+        ),
+        (V, U),
+    ),
+    "equal elements": (
+        rule(
+            jnp.max,
+            lambda x, g: (g * (x == x.max()).astype(x.dtype),),
+        ),
+        (V,),
+    ),
+    "a negative parameter": (rule(powers, powers_bwd), (P, 2.5)),
+    "a masked element": (
+        rule(
+            expected,
+            lambda x, g: (
+                g
+                * jax.grad(lambda x: jax.nn.softmax(x) @ jnp.arange(1.0, x.size + 1))(x)
+                * jnp.where(jnp.isinf(x).any(), 2, 1),
+            ),
+        ),
+        (V,),
+    ),
+    "one element far larger": (
+        rule(
+            lambda x: jnp.sqrt(1 + x * x),
+            lambda x, g: (g * x / jnp.sqrt(1 + jnp.minimum(x * x, 1e4)),),
+        ),
+        (V,),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_what_ordinary_arguments_hide_is_found(name):
+    f, args = HIDDEN[name]
+    assert compare(f, *args).ok  # hidden indeed
+    comparison = compare(f, *args, effort="full")
+    assert comparison.verdict in ("wrong", "broken-contract"), comparison
+
+
+def logarithms(x):
+    return jnp.log(x) * jnp.sqrt(x)
+
+
+def logarithms_bwd(x, g):
+    return (g * (1 / jnp.sqrt(x) + jnp.log(x) / (2 * jnp.sqrt(x))),)
+
+
+RIGHT = {
+    "positive arguments": (rule(logarithms, logarithms_bwd), (P,)),
+    "in a range": (
+        rule(jnp.arcsin, lambda x, g: (g / jnp.sqrt((1 - x) * (1 + x)),)),
+        (np.linspace(-0.9, 0.9, 5),),
+    ),
+    "in order": (
+        rule(
+            lambda x, xs, ys: jnp.interp(x, xs, ys),
+            lambda r, g: (
+                jax.vjp(lambda x: jnp.interp(x, *r[1:]), r[0])[1](g)[0],
+                *jax.vjp(lambda a, b: jnp.interp(r[0], a, b), *r[1:])[1](g),
+            ),
+        ),
+        (np.array([0.3, 1.7]), np.array([0.0, 1.0, 2.5]), np.array([1.0, -1.0, 2.0])),
+    ),
+    "masked": (
+        rule(
+            masked_mean,
+            lambda r, g: jax.vjp(masked_mean, *r)[1](g),
+        ),
+        (X, MASK),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_what_is_right_where_it_is_defined_raises_no_alarm(name):
+    f, args = RIGHT[name]
+    comparison = compare(f, *args, effort="full")
+    assert comparison.ok, comparison
+
+
+def test_points_are_kept_where_the_function_is_defined():
+    inputs = [jnp.asarray(P)]
+    finite = lambda inputs: bool((inputs[0] > 0).all())
+    names = [p.name for p in points(inputs, [], 0, finite) if finite(p.inputs)]
+    assert "the other signs, kept positive" in names
+    bounded = lambda inputs: bool((np.abs(inputs[0]) <= np.abs(P).max()).all())
+    kept = [p for p in points(inputs, [], 0, bounded) if "in range" in p.name]
+    assert kept
+    assert all(np.asarray(p.inputs[0]).max() <= P.max() for p in kept)
+
+
+def test_structure_is_kept():
+    ascending = np.array([0.0, 1.0, 3.0])
+    assert keeping(ascending, np.array([2.0, -1.0, 5.0])).tolist() == [-1, 2, 5]
+    ones = np.ones(3)  # weights as they are initialised, no mask
+    assert keeping(ones, np.array([2.0, -1.0, 5.0])).tolist() == [2, -1, 5]
+    segments = np.array([0, 0, 1, 2])
+    assert keeping_data(segments, segments[::-1]).tolist() == [0, 0, 1, 2]
+    order = np.array([2, 0, 1])
+    assert sorted(keeping_data(order, np.zeros(3, int))) == [0, 1, 2]
+
+
+def test_labels_and_masks_change_into_others_of_their_kind():
+    labels = jax.nn.one_hot(jnp.array([0, 1, 2, 0]), 3)
+    flags = jnp.array([[True, False], [True, True]])
+    named = {p.name: p.inputs for p in points([labels, flags], [], 0)}
+    assert np.asarray(named["other labels"][0]).sum(-1).tolist() == [1, 1, 1, 1]
+    assert not np.asarray(named["flags all off"][1]).any()
+    off = np.asarray(named["flags of one row off"][1])
+    assert off.any(-1).tolist() == [False, True]
+
+
+def test_boundaries_of_a_backward_pass_are_known():
+    f = rule(jnp.sin, off_above(11.0))
+    pullback = jax.make_jaxpr(lambda x, g: jax.vjp(f, x)[1](g))(V, V)
+    assert {11.0, -11.0} <= set(boundaries(pullback))
