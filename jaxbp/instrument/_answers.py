@@ -1,7 +1,7 @@
 """What the witnesses answer to the probes at one point."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -76,6 +76,22 @@ class Answers:
             with jax.enable_x64(self.wide):
                 return self.program.manual(self.inputs, cotangents)
         return self.both(cotangents)[0]
+
+    def noise_at(self, c: int, places: Mapping[int, np.ndarray]) -> list[np.ndarray]:
+        """The larger noise of both at flat elements of some leaves, leaf by leaf.
+
+        In a large program it is measured there alone.
+        """
+        if self.program.is_large and not self.refused:
+            ask = (self.inputs, self.probes[c], self.seed, places)
+            with jax.enable_x64(self.wide):
+                sides = self.program.manual.noise(*ask), self.program.auto.noise(*ask)
+            return [np.fmax(*(side.cotangents[k] for side in sides)) for k in places]
+        sides = self.noise(c)
+        return [
+            np.fmax(*(np.ravel(side.cotangents[k])[elements] for side in sides))
+            for k, elements in places.items()
+        ]
 
     def numeric_gradient(self) -> list[np.ndarray]:
         """The numeric witness about the first probe; NaN where it was not asked."""

@@ -119,6 +119,9 @@ def gathered(answers: "Testimony", c: int, k: int) -> Evidence:
             inputs[program.manual.wrt[k]] = leaf
         return program.ask(inputs, cotangents)[1].cotangents[k]
 
+    def within():
+        return intermediates(program.auto.jaxpr, answers.inputs)
+
     def earlier():
         for inputs in answers.earlier:
             yield program.ask(inputs, cotangents)[1].cotangents[k]
@@ -134,7 +137,7 @@ def gathered(answers: "Testimony", c: int, k: int) -> Evidence:
         cotangents,
         None if answers.refused or program.is_large else again,
         tuple if answers.refused else earlier,
-        lambda: intermediates(program.auto.jaxpr, answers.inputs),
+        dict if program.is_large else within,
         lambda: _unstopped(program.auto, answers.inputs, cotangents, k),
     )
 

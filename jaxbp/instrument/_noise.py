@@ -1,13 +1,13 @@
 """Rounding noise of a program, element by element: Monte Carlo arithmetic.
 
-Every intermediate result is moved by one unit in its last place, up or down at random,
-and the spread of the outputs over some draws is what rounding alone can do to them
-(Parker, "Monte Carlo Arithmetic", 1997). A dtype that a program casts down to brings
-its own, larger unit along.
+Every intermediate result is moved by up to one unit in its last place, at random, and
+the spread of the outputs over some draws is what rounding alone can do to them (Parker,
+"Monte Carlo Arithmetic", 1997). A dtype that a program casts down to brings its own,
+larger unit along.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -43,17 +43,30 @@ _SOLVES = frozenset(
 )
 
 
-def rounding_noise(jaxpr: Any, inputs: Sequence[Any], seed: int) -> list[np.ndarray]:
+def rounding_noise(
+    jaxpr: Any,
+    inputs: Sequence[Any],
+    seed: int,
+    places: Mapping[int, np.ndarray] | None = None,
+) -> list[np.ndarray]:
     """Largest minus smallest of each output of a closed jaxpr, over the draws.
 
-    The undisturbed run is one of them: of 8 signs all may be the same.
+    The undisturbed run is one of them. With `places`, only at these flat elements of
+    some outputs; nothing of the others.
     """
-    spreads = [_Spread(x) for x in _by_numpy.evaluate(jaxpr, inputs)]
+
+    def kept(outs):
+        if places is None:
+            return outs
+        nowhere = np.zeros(0, int)
+        return [np.ravel(x)[places.get(k, nowhere)] for k, x in enumerate(outs)]
+
+    spreads = [_Spread(x) for x in kept(_by_numpy.evaluate(jaxpr, inputs))]
     for k in range(DRAWS):
         rng = np.random.default_rng((seed, k))
         visit = functools.partial(_rounded, rng)
         outs = _by_numpy.evaluate(jaxpr, inputs, visit)
-        for spread, out in zip(spreads, outs, strict=True):
+        for spread, out in zip(spreads, kept(outs), strict=True):
             spread.add(out)
     return [spread.width() for spread in spreads]
 
@@ -86,7 +99,7 @@ def _parts(x: Any) -> list[np.ndarray]:
 
 
 def _rounded(rng, eqn, ins, outs):
-    """The equation's outputs, each rounded the other way or not, at random."""
+    """The equation's outputs, each moved as rounding may have moved it."""
     if eqn.primitive.name in _EXACT or _widens(eqn, ins, outs):
         return outs
     if eqn.primitive.name in _SOLVES:
@@ -96,7 +109,7 @@ def _rounded(rng, eqn, ins, outs):
 
 
 def _moved(rng, values, amounts):
-    """Floating values with one unit in the last place of the amounts put on or off."""
+    """Floating values moved by up to one unit in the last place of the amounts."""
     moved = []
     for value, amount in zip(values, amounts, strict=True):
         dtype = jnp.result_type(value)
@@ -104,13 +117,13 @@ def _moved(rng, values, amounts):
             moved.append(value)
             continue
         value = np.asarray(value)
-        down = np.frombuffer(rng.bytes(value.size // 8 + 1), np.uint8)
-        down = np.unpackbits(down, count=value.size).reshape(value.shape)
+        # Of random size: moves of one size would cancel one another in some element.
+        by = np.frombuffer(rng.bytes(value.size), np.int8).reshape(value.shape)
         with np.errstate(all="ignore"):
             shift = np.empty(value.shape, dtype)
-            unit = float(jnp.finfo(dtype).eps)
+            unit = float(jnp.finfo(dtype).eps) / 128
             np.multiply(amount, unit, out=shift, casting="unsafe")
-            np.negative(shift, out=shift, where=down.view(bool))
+            np.multiply(shift, by, out=shift, casting="unsafe")
             # An exact 0 is exact: a product with 0, an empty sum, a masked entry. So is
             # an infinity.
             np.copyto(shift, 0, where=(value == 0) | ~np.isfinite(value))

@@ -13,6 +13,7 @@ from jaxbp.instrument._evidence import gathered
 from jaxbp.instrument._judge import (
     ASKED,
     Numeric,
+    disagreement,
     judge,
     sides,
     telling_elements,
@@ -22,7 +23,7 @@ from jaxbp.instrument._numeric import secants
 from jaxbp.instrument._witnesses import LARGE
 
 _TIMES = 2.0**20  # what a cotangent is multiplied with: exact in every dtype
-_SAMPLE = 2**16  # differing elements of a large array of which the numeric asks some
+_SAMPLE = 2**16  # of the elements of a large array that seem to differ
 _FEW = 2  # elements that the numeric witness is asked about at once in a large program
 _OUTPUTS = 16  # outputs that are asked one by one
 
@@ -122,22 +123,28 @@ class Testimony(Answers):
             found[k] = Finding("broken-contract", path, "", worst, kind, message)
         return found
 
-    def _differing(self, leaves) -> dict[int, tuple[int, np.ndarray]]:
-        """By leaf, a probe at which it differs beyond rounding, and by how much.
+    def _differing(self, leaves) -> dict[int, tuple[int, np.ndarray, str]]:
+        """By leaf, a probe at which it differs beyond rounding, by how much, a note.
 
         The cheap bound first; noise is measured only where that fails.
         """
-        found: dict[int, tuple[int, np.ndarray]] = {}
+        found: dict[int, tuple[int, np.ndarray, str]] = {}
         for c in reversed(range(len(self.probes))):
             manual, auto = self.manual[c].cotangents, self.auto[c].cotangents
+            places, notes = {}, {}
             for k in leaves:
-                m, a = manual[k], auto[k]
-                if k in found or beyond_rounding(m, a, self.unit) is None:
-                    continue
-                noise = np.fmax(*(side.cotangents[k] for side in self.noise(c)))
-                multiple = beyond_rounding(m, a, self.unit, noise)
-                if multiple is not None:
-                    found[k] = c, multiple
+                if k not in found:
+                    multiple = beyond_rounding(manual[k], auto[k], self.unit)
+                    if multiple is not None:
+                        places[k], notes[k] = _sampled(multiple)
+            noises = self.noise_at(c, places) if places else []
+            for (k, some), noise in zip(places.items(), noises, strict=True):
+                m, a = manual[k].ravel()[some], auto[k].ravel()[some]
+                beyond = disagreement(m, a, self.unit, noise)
+                if beyond.any():
+                    multiple = np.zeros(manual[k].shape)
+                    multiple.flat[some] = beyond
+                    found[k] = c, multiple, notes[k]
         return found
 
     def _agreeing(self, k: int) -> Finding:
@@ -148,10 +155,10 @@ class Testimony(Answers):
             return Finding("unproven", path, worst=worst, message=message)
         return Finding("right", path, worst=worst, message="" if m.size else "empty")
 
-    def _judged(self, k: int, c: int, multiple) -> Finding:
+    def _judged(self, k, c, multiple, note) -> Finding:
         evidence = gathered(self, c, k)
         m, a = self.manual[c].cotangents[k], self.auto[c].cotangents[k]
-        numeric = self._numeric(c, k, self._telling(m, a, multiple))
+        numeric = self._numeric(c, k, _telling(m, a, multiple))
         path = self.paths[k]
         finding = judge(path, m, a, multiple, numeric, self.unit, evidence)
         if finding.verdict == "kink" and not self._is_subgradient(c, k, multiple):
@@ -159,7 +166,9 @@ class Testimony(Answers):
             finding = dataclasses.replace(
                 finding, verdict="wrong", kind="", message=message
             )
-        return dataclasses.replace(finding, output=self._output(c, k, multiple))
+        message = f"{note}{finding.message}"
+        output = self._output(c, k, multiple)
+        return dataclasses.replace(finding, output=output, message=message)
 
     def _output(self, c, k, multiple) -> str:
         """The outputs whose cotangents alone show it, "" where all do or none."""
@@ -167,27 +176,15 @@ class Testimony(Answers):
         if not 1 < len(paths) <= _OUTPUTS:
             return ""
         # A part of the cotangent makes no more noise than the whole, or about as much.
-        noise = np.fmax(*(side.cotangents[k] for side in self.noise(c)))
+        some = np.flatnonzero(multiple)
+        (noise,) = self.noise_at(c, {k: some})
         shown = []
         for j, path in enumerate(paths):
             alone = [g if i == j else 0 * g for i, g in enumerate(self.probes[c])]
-            m, a = (side.cotangents[k] for side in self.both(alone))
-            if beyond_rounding(m, a, self.unit, noise) is not None:
+            m, a = (side.cotangents[k].ravel()[some] for side in self.both(alone))
+            if disagreement(m, a, self.unit, noise).any():
                 shown.append(path)
         return ", ".join(shown) if len(shown) < len(paths) else ""
-
-    def _telling(self, m, a, multiple) -> np.ndarray:
-        """Elements for the numeric witness to decide; of a large array from a sample.
-
-        To put all in order would take its memory several times over.
-        """
-        if multiple.size <= LARGE:
-            return telling_elements(multiple, m, a)
-        some = np.flatnonzero(multiple)
-        some = some[np.linspace(0, some.size - 1, _SAMPLE).astype(int)]
-        some = np.unique([multiple.argmax(), *some])
-        chosen = telling_elements(multiple.flat[some], m.flat[some], a.flat[some])
-        return some[chosen[:ASKED]]
 
     def _is_subgradient(self, c, k, multiple) -> bool:
         """Whether M is possible along lines through all differing elements at once.
@@ -228,3 +225,27 @@ class Testimony(Answers):
             if "wrong" in sides(m, a, found[-1], self.unit):
                 break
         return Numeric(*(np.concatenate(c) for c in zip(*found, strict=True)))
+
+
+def _sampled(multiple: np.ndarray) -> tuple[np.ndarray, str]:
+    """The elements that differ; of a large array a sample, the worst in it, and a note.
+
+    To measure the noise of all, or to put all in order, would take their memory several
+    times over.
+    """
+    some = np.flatnonzero(multiple)
+    if multiple.size <= LARGE or some.size <= _SAMPLE:
+        return some, ""
+    chosen = some[np.linspace(0, some.size - 1, _SAMPLE).astype(int)]
+    chosen[0] = multiple.argmax()
+    note = f"{some.size:,} elements seem to differ, a sample of {_SAMPLE:,} was asked: "
+    return chosen, note
+
+
+def _telling(m, a, multiple) -> np.ndarray:
+    """Elements for the numeric witness to decide; of a large array a few."""
+    if multiple.size <= LARGE:
+        return telling_elements(multiple, m, a)
+    some = np.flatnonzero(multiple)
+    chosen = telling_elements(multiple.flat[some], m.flat[some], a.flat[some])
+    return some[chosen[:ASKED]]

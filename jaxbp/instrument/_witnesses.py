@@ -1,7 +1,7 @@
 """Two witnesses of one traced function: its hand-written VJP and autodiff's."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxbp._errors import argument_error
 from jaxbp._jaxpr import evaluate, is_differentiable, trace, without_rules
-from jaxbp.instrument import _by_numpy
+from jaxbp.instrument import _by_numpy, _equations
 from jaxbp.instrument._noise import rounding_noise
 from jaxbp.instrument._numeric import ladder
 
@@ -80,11 +80,20 @@ class Witness:
         return self._read
 
     def noise(
-        self, inputs: Sequence[Any], cotangents: Sequence[Any], seed: int
+        self,
+        inputs: Sequence[Any],
+        cotangents: Sequence[Any],
+        seed: int,
+        places: Mapping[int, np.ndarray] | None = None,
     ) -> Pullback:
-        """Per element, what rounding alone can do to outputs and cotangents."""
-        flat = [*inputs, *cotangents]
-        noise = rounding_noise(self.read(inputs, cotangents), flat, seed)
+        """Per element, what rounding alone can do to outputs and cotangents.
+
+        With `places`, at these flat elements of some leaves' cotangents alone.
+        """
+        flat, n = [*inputs, *cotangents], len(self.outputs)
+        if places is not None:
+            places = {n + k: elements for k, elements in places.items()}
+        noise = rounding_noise(self.read(inputs, cotangents), flat, seed, places)
         return Pullback(noise[: len(self.outputs)], noise[len(self.outputs) :])
 
 
@@ -220,7 +229,7 @@ def traced(
 def jitted(f: Callable[..., Any], inputs: Any) -> Callable[..., Any]:
     """`jax.jit(f)`, left unoptimised where its `inputs` are small."""
     size = sum(map(np.size, jax.tree.leaves(inputs)))
-    small = size <= _by_numpy.LARGE and jax.default_backend() == "cpu"
+    small = size <= _equations.LARGE and jax.default_backend() == "cpu"
     return jax.jit(f, compiler_options=_UNOPTIMISED if small else None)
 
 

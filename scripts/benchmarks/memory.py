@@ -6,6 +6,7 @@ its arguments cast up.
 """
 
 import argparse
+import itertools
 import json
 import resource
 import subprocess
@@ -37,7 +38,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         print(json.dumps(_one(*options.one)))
         return {}
     print(described())
-    count = sum(i * o + o for i, o in zip(_SIZES, _SIZES[1:], strict=False))
+    count = sum(i * o + o for i, o in itertools.pairwise(_SIZES))
     print(f"mlp {_SIZES}, {count:,} parameters, float32, batch {_BATCH}\n")
     gradient = _in_a_process("gradient", "right")
     print(f"one float64 gradient: {_shown(gradient)}")
@@ -125,7 +126,7 @@ def _network(rule: str):
     keys = iter(jax.random.split(jax.random.key(0), len(_SIZES) + 1))
     params = [
         (jax.random.normal(next(keys), (i, o)) / i**0.5, jnp.zeros(o))
-        for i, o in zip(_SIZES, _SIZES[1:], strict=False)
+        for i, o in itertools.pairwise(_SIZES)
     ]
     x = jax.random.normal(next(keys), (_BATCH, _SIZES[0]))
     return loss, (params, x, jnp.ones((_BATCH, _SIZES[-1])))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxbp import assert_gradients, compare
+from jaxbp import assert_gradients, compare, cost
 from jaxbp.instrument._comparison import VERDICTS, worst_of
 
 X = jax.random.normal(jax.random.key(0), (5, 3))
@@ -448,15 +448,76 @@ def test_seeds_do_not_change_a_verdict():
         assert compare(wrong, X, W, seed=seed).findings[0].verdict == "wrong"
 
 
-def test_jaxs_configuration_is_left_as_it_was():
+@pytest.mark.parametrize("ask", [compare, cost])
+def test_jaxs_configuration_is_left_as_it_was(ask):
     def raises(x):
         raise RuntimeError("of its own")
 
-    with jax.enable_x64(False):
-        compare(rule(product, product_bwd), X.astype("f4"), W.astype("f4"))
-        with pytest.raises(RuntimeError, match="of its own"):
-            compare(raises, 1.0)
-        assert jnp.asarray(1.0).dtype == jnp.float32
+    def bwd(x, y_bar):
+        raise RuntimeError("of its own")
+
+    def settings():
+        return {name: getattr(jax.config, name, None) for name in jax.config.values}
+
+    for wide in (False, True):
+        with jax.enable_x64(wide):
+            before = settings()
+            ask(rule(product, product_bwd), X.astype("f4"), W.astype("f4"))
+            assert settings() == before
+            for bad in (raises, rule(jnp.sin, bwd)):
+                with pytest.raises(RuntimeError, match="of its own"):
+                    ask(bad, jnp.float32(1))
+                assert settings() == before
+
+
+def test_a_wrong_leaf_names_the_output_that_shows_it():
+    def parts(x, y):
+        return {"sine": jnp.sin(x), "product": x * y, "n": 3}
+
+    def one_wrong(res, g):
+        x, y = res
+        sine, product = g["sine"], g["product"]
+        return jnp.cos(x) * sine + y * product, 1.5 * x * product
+
+    def first_wrong(res, g):
+        x, y = res
+        return -jnp.cos(x) * g["sine"] + y * g["product"], x * g["product"]
+
+    def both_wrong(res, g):
+        x, y = res
+        return -jnp.cos(x) * g["sine"] - y * g["product"], x * g["product"]
+
+    for bwd, leaf, output in (
+        (one_wrong, 1, "['product']"),
+        (first_wrong, 0, "['sine']"),
+        (both_wrong, 0, ""),
+    ):
+        finding = compare(rule(parts, bwd), W, W + 1).findings[leaf]
+        assert (finding.verdict, finding.output) == ("wrong", output)
+    assert compare(spoiled(0, lambda bar, *_: -bar), X, W).findings[0].output == ""
+
+
+def test_a_large_program_is_judged_like_a_small_one(monkeypatch):
+    from jaxbp.instrument import _answers, _testimony, _witnesses
+
+    functions = {
+        "right": rule(product, product_bwd),
+        "transposed": spoiled(1, lambda bar, res, g: bar.T),
+        "not linear": spoiled(0, lambda bar, res, g: jnp.clip(bar, -99, 99)),
+        "overflow": rule(
+            jax.nn.softplus, lambda x, g: (g * jnp.exp(x) / (1 + jnp.exp(x)),)
+        ),
+    }
+    arguments = dict.fromkeys(functions, (X.astype("f4"), W.astype("f4")))
+    arguments["overflow"] = (100 * X.astype("f4"),)
+    for name, value in (("LARGE", 4), ("_BLOCK", 7), ("_SAMPLE", 5)):
+        for module in (_answers, _testimony, _witnesses):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, value)
+    for name, f in functions.items():
+        comparison = compare(f, *arguments[name])
+        kinds = [f.kind for f in comparison.findings]
+        assert comparison.ok if name == "right" else name in kinds, comparison
 
 
 def test_the_table_and_the_json_say_the_same():

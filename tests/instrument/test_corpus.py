@@ -25,3 +25,21 @@ def test_a_right_rule_raises_no_alarm(name):
     rule = corpus.RIGHT[name]
     comparison = compare(rule.function(), *rule.args)
     assert comparison.ok, comparison
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", corpus.WRONG)
+def test_a_search_misses_nothing_that_the_callers_point_shows(name):
+    rule = corpus.WRONG[name]
+    comparison = compare(rule.function(), *rule.args, effort="full")
+    flagged = [f.argument for f in comparison.findings if f.verdict != "right"]
+    assert not comparison.ok
+    assert rule.blamed in flagged, comparison
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", corpus.RIGHT)
+def test_a_search_invents_nothing(name):
+    rule = corpus.RIGHT[name]
+    comparison = compare(rule.function(), *rule.args, effort="full")
+    assert comparison.ok, comparison
