@@ -155,7 +155,7 @@ class Testimony(Answers):
             return Finding("unproven", path, worst=worst, message=message)
         return Finding("right", path, worst=worst, message="" if m.size else "empty")
 
-    def _judged(self, k, c, multiple, note) -> Finding:
+    def _judged(self, k: int, c, multiple, note) -> Finding:
         evidence = gathered(self, c, k)
         m, a = self.manual[c].cotangents[k], self.auto[c].cotangents[k]
         numeric = self._numeric(c, k, _telling(m, a, multiple))
