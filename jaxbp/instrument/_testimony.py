@@ -101,7 +101,7 @@ class Testimony(Answers):
         bars = self.hand_written(zeros).cotangents
         return [bool(bar.any() and np.isfinite(bar).all()) for bar in bars]
 
-    def _not_linear(self, leaves) -> dict[int, Finding]:
+    def _not_linear(self, leaves: list[int]) -> dict[int, Finding]:
         """A power of two goes through a linear map exactly."""
         large = [np.asarray(g) * _TIMES for g in self.probes[-1]]
         at_large = self.hand_written(large).cotangents
@@ -147,7 +147,7 @@ class Testimony(Answers):
                     found[k] = c, multiple, notes[k]
         return found
 
-    def _agreeing(self, k) -> Finding:
+    def _agreeing(self, k: int) -> Finding:
         m, a = self.manual[0].cotangents[k], self.auto[0].cotangents[k]
         path, worst = self.paths[k], self.largest_difference(k)
         if not np.isfinite(m).all() and not np.isfinite(a).all():
@@ -155,7 +155,7 @@ class Testimony(Answers):
             return Finding("unproven", path, worst=worst, message=message)
         return Finding("right", path, worst=worst, message="" if m.size else "empty")
 
-    def _judged(self, k, c, multiple, note) -> Finding:
+    def _judged(self, k: int, c, multiple, note) -> Finding:
         evidence = gathered(self, c, k)
         m, a = self.manual[c].cotangents[k], self.auto[c].cotangents[k]
         numeric = self._numeric(c, k, _telling(m, a, multiple))
