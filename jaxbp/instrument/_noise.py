@@ -3,10 +3,12 @@
 Every intermediate result is moved by up to one unit in its last place, at random, and
 the spread of the outputs over some draws is what rounding alone can do to them (Parker,
 "Monte Carlo Arithmetic", 1997). A dtype that a program casts down to brings its own,
-larger unit along.
+larger unit along. What the program decides (comparisons, indices, whole numbers) it
+decides as it does undisturbed: rounding is no excuse for another branch.
 """
 
 import functools
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -35,6 +37,8 @@ _SUMS = frozenset(
     ("dot_general", "reduce_sum", "cumsum", "conv_general_dilated", "scatter-add")
 )
 
+# Equations that jump: what they answer is a decision, whatever its dtype.
+_JUMPS = frozenset(("ceil", "floor", "round", "sign"))
 
 # Equations that solve: backward stable, they answer exactly for inputs a unit away.
 _SOLVES = frozenset(
@@ -61,10 +65,12 @@ def rounding_noise(
         nowhere = np.zeros(0, int)
         return [np.ravel(x)[places.get(k, nowhere)] for k, x in enumerate(outs)]
 
-    spreads = [_Spread(x) for x in kept(_by_numpy.evaluate(jaxpr, inputs))]
+    decided = _Decisions()
+    outs = _by_numpy.evaluate(jaxpr, inputs, decided.note)
+    spreads = [_Spread(x) for x in kept(outs)]
     for k in range(DRAWS):
         rng = np.random.default_rng((seed, k))
-        visit = functools.partial(_rounded, rng)
+        visit = functools.partial(_rounded, rng, decided.again())
         outs = _by_numpy.evaluate(jaxpr, inputs, visit)
         for spread, out in zip(spreads, kept(outs), strict=True):
             spread.add(out)
@@ -82,6 +88,44 @@ def noise_of_inputs(
         for spread, out in zip(spreads, _moved(rng, outs, outs), strict=True):
             spread.add(out)
     return [spread.width() for spread in spreads]
+
+
+class _Decisions:
+    """What a run decided, equation by equation and time by time."""
+
+    def __init__(self):
+        self._made: dict[int, list[list[Any]]] = defaultdict(list)
+
+    def note(self, eqn, ins, outs):
+        if _decides(eqn, outs):
+            self._made[id(eqn)].append(outs)
+        return outs
+
+    def again(self) -> Callable[[Any, list[Any]], list[Any]]:
+        """Of another run, the outputs of each equation, or what was decided there."""
+        times: Counter[int] = Counter()
+
+        def same(eqn, outs):
+            if not _decides(eqn, outs):
+                return outs
+            made, k = self._made[id(eqn)], times[id(eqn)]
+            times[id(eqn)] += 1
+            if k >= len(made):  # a loop that goes round more often
+                return outs
+            pairs = zip(made[k], outs, strict=True)
+            return [old if _is_decision(eqn, old) else new for old, new in pairs]
+
+        return same
+
+
+def _decides(eqn, outs) -> bool:
+    return any(_is_decision(eqn, x) for x in outs)
+
+
+def _is_decision(eqn, x) -> bool:
+    if eqn.primitive.name in _JUMPS:
+        return True
+    return not jnp.issubdtype(jnp.result_type(x), jnp.inexact)
 
 
 class _Spread:
@@ -115,8 +159,9 @@ def _parts(x: Any) -> list[np.ndarray]:
     return [x.astype(np.float64, copy=False)]
 
 
-def _rounded(rng, eqn, ins, outs):
+def _rounded(rng, same, eqn, ins, outs):
     """The equation's outputs, each moved as rounding may have moved it."""
+    outs = same(eqn, outs)
     if eqn.primitive.name in _EXACT or _widens(eqn, ins, outs):
         return outs
     if eqn.primitive.name in _SOLVES:
