@@ -5,7 +5,7 @@ here are one line of NumPy, in the same IEEE arithmetic; any other is left to JA
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxbp._jaxpr import (
     Visit,
+    as_rule,
     bodies,
     interpret,
     is_call,
@@ -60,6 +61,15 @@ def is_quick(jaxpr: Any) -> bool:
     return equations <= _MANY and unknown <= _UNKNOWN and largest <= LARGE
 
 
+def run_once(f: Callable[..., Any], *args: Any) -> Any:
+    """`f(*args)`, compiled only where that takes less time than running it here."""
+    jaxpr, shape = jax.make_jaxpr(f, return_shape=True)(*args)
+    if not is_quick(jaxpr):
+        return jax.jit(f)(*args)
+    flat = evaluate(jaxpr, jax.tree.leaves(args))
+    return jax.tree.unflatten(jax.tree.structure(shape), flat)
+
+
 def _size(jaxpr) -> tuple[float, float, int]:
     """Equations with loops unrolled, those that NumPy does not know, largest array."""
     equations, unknown, largest = 0.0, 0.0, 0
@@ -73,7 +83,8 @@ def _size(jaxpr) -> tuple[float, float, int]:
             equations += times * moved
         else:
             times, opaque = 1, name not in KNOWN and name != "cond"
-        if name == "while" or (opaque and inner and not is_call(eqn)):
+        descended = is_call(eqn) or as_rule(eqn) is not None
+        if name == "while" or (opaque and inner and not descended):
             return math.inf, math.inf, largest
         opaque = 0 if inner else opaque
         equations += 1 + times * sum(count for count, *_ in inner)

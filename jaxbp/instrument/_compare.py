@@ -20,6 +20,7 @@ from jaxbp.instrument._presence import took_part
 from jaxbp.instrument._search import (
     Question,
     look_again,
+    look_around,
     look_at_dtypes,
     look_further,
     varied,
@@ -27,6 +28,8 @@ from jaxbp.instrument._search import (
 )
 from jaxbp.instrument._testimony import Testimony
 from jaxbp.instrument._witnesses import in_float64, traced
+
+_FEW = 4  # points that a large program is asked at, with effort="full"
 
 
 def compare(
@@ -58,10 +61,11 @@ def compare(
         surrogate: True, or the key paths of arguments whose gradient is different on
             purpose: only its contract is held.
         order: 1, the gradient; 2, the rule differentiated once more as well.
-        effort: "quick" asks at the caller's point; "full" goes looking as well: at
-            neighbours near and far, special values, ties, the constants that `f`
-            compares with, other data, other lengths of axes, narrower dtypes, and under
-            vmap, scan and remat.
+        effort: "quick" asks at the caller's point and, of what is not large, at others
+            of the same shapes: neighbours near and far, special values, ties, the
+            constants that `f` compares with, other data. "full" goes further: to other
+            lengths of axes, narrower dtypes, sparse cotangents, and under vmap, scan,
+            remat and, where there are several devices, sharding.
         numeric: ask the numeric witness about every element (of 4,096 evenly chosen
             ones, where there are more), not only where M and A differ.
         accuracy: a gradient less accurate than autodiff's in the caller's dtype is not
@@ -80,7 +84,7 @@ def compare(
     paths = [path for path, x in _leaves(args, kwargs) if is_differentiable(x)]
     purposely = _purposely(surrogate, paths)
     asked = Question(f, args, kwargs, reference, paths, purposely, seed)
-    program, precision, note = _traced(asked, effort)
+    program, precision, note = _traced(asked)
     narrow = any(map(_narrow, jax.tree.leaves((args, kwargs))))
     numbers = None
     with precision:
@@ -90,8 +94,11 @@ def compare(
         if findings:
             findings = repeatable(answers, findings)
             findings = worse(findings, sparsely(answers, purposely), ours=True)
+            few = _FEW if effort == "full" else 0
+            for further in look_around(asked, answers, coverage, few):
+                findings = worse(findings, further, ours=True)
         if effort == "full" and findings:
-            for further in look_further(asked, answers, coverage):
+            for further in look_further(asked, answers):
                 findings = worse(findings, further, ours=True)
         if order == 2 and findings:
             findings = worse(findings, look_again(asked, answers), ours=False)
@@ -165,11 +172,11 @@ def _check(f, args, kwargs, order, effort, seed) -> dict[str, Any]:
     return dict(kwargs)
 
 
-def _traced(asked: Question, effort: str):
+def _traced(asked: Question):
     """The program in float64, the context to ask it in, and why not, if not."""
     try:
         with jax.enable_x64(True):
-            program = _traced_in_float64(asked, effort)
+            program = _traced_in_float64(asked)
             # A backward pass may be what does not trace: it is traced only when asked.
             jax.eval_shape(program.manual.pullback, program.inputs, program.avals)
     except Exception as error:
@@ -179,14 +186,12 @@ def _traced(asked: Question, effort: str):
     return program, jax.enable_x64(True), ""
 
 
-def _traced_in_float64(asked: Question, effort: str):
+def _traced_in_float64(asked: Question):
     wide_args, wide_kwargs = jax.tree.map(in_float64, (asked.args, asked.kwargs))
-    if effort == "full":
-        try:
-            return traced(asked.f, wide_args, wide_kwargs, asked.reference, varied)
-        except Exception:  # data that decides how f is traced stays as it is
-            pass
-    return traced(asked.f, wide_args, wide_kwargs, asked.reference)
+    try:
+        return traced(asked.f, wide_args, wide_kwargs, asked.reference, varied)
+    except Exception:  # data that decides how f is traced stays as it is
+        return traced(asked.f, wide_args, wide_kwargs, asked.reference)
 
 
 def _leaves(args, kwargs):

@@ -15,7 +15,7 @@ from jaxbp.instrument._answers import first_line, worst_at
 from jaxbp.instrument._comparison import Finding, elsewhere
 from jaxbp.instrument._judge import disagreement, worst_elements
 from jaxbp.instrument._testimony import Testimony
-from jaxbp.instrument._witnesses import Pullback, Witness
+from jaxbp.instrument._witnesses import Pullback, Witness, jitted
 
 _ONE_HOTS = 6  # of an output, with effort="full"
 _TOGETHER = (
@@ -141,7 +141,8 @@ def _compiled(ways: dict[str, Way], inputs, cotangents) -> dict[str, Any]:
 
     if sum(np.size(x) for x in (*inputs, *cotangents)) <= _TOGETHER:
         try:
-            results = jax.jit(all_of_them)(inputs, cotangents)
+            together = jitted(all_of_them, (inputs, cotangents))
+            results = together(inputs, cotangents)
             return {name: results[name] for name in ways}  # in this order again
         except Exception:  # found out below, whose it is
             pass

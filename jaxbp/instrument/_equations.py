@@ -175,7 +175,7 @@ _ELEMENTWISE: dict[str, Callable] = {
     "rsqrt": lambda x: 1 / np.sqrt(x),
     "complex": lambda x, y: x + 1j * y,
     "clamp": lambda low, x, high: np.minimum(np.maximum(x, low), high),
-    **dict.fromkeys(("copy", "copy_p", "name"), np.asarray),
+    **dict.fromkeys(("copy", "copy_p", "name", "stop_gradient"), np.asarray),
 }
 
 KNOWN: dict[str, Callable] = {

@@ -11,6 +11,7 @@ import numpy as np
 from jaxbp._jaxpr import interpret, site_of
 from jaxbp._loops import unrolled_size
 from jaxbp._steps import holds, is_floating
+from jaxbp.instrument._by_numpy import run_once
 
 if TYPE_CHECKING:
     from jaxbp.instrument._testimony import Testimony
@@ -92,7 +93,7 @@ def intermediates(jaxpr: Any, inputs: Sequence[Any]) -> dict[str, np.ndarray]:
         interpret(jaxpr, inputs, visit)
         return found
 
-    values = jax.jit(run)(list(inputs))
+    values = run_once(run, list(inputs))
     return dict(zip(names, map(np.asarray, values), strict=True))
 
 
@@ -165,4 +166,4 @@ def _unstopped(witness, inputs, cotangents, k) -> np.ndarray | None:
         bars = [jnp.asarray(g, o.dtype) for g, o in zip(cotangents, outs, strict=True)]
         return back(bars)[0]
 
-    return np.asarray(jax.jit(pullback)(list(inputs), list(cotangents)))
+    return np.asarray(run_once(pullback, list(inputs), list(cotangents)))

@@ -101,8 +101,8 @@ def judge(
         verdicts = sides(manual, auto, numeric, unit)
         verdict = worst_of(verdicts)
         k = verdicts.index(verdict)
-        if verdict == "right":  # they differ, where no witness is finite
-            verdict = "unproven"
+        if verdict == "right" and not nowhere_finite(manual, auto).sum() < auto.size:
+            verdict = "unproven"  # there is no other element that agrees
     element = int(elements[k])
     worst = Worst(
         tuple(int(i) for i in np.unravel_index(element, manual.shape)),
@@ -123,6 +123,11 @@ def judge(
     meaning = _MEANING[verdict] if told else ""
     message = "; ".join(part for part in (count, reason, meaning) if part)
     return Finding(verdict, argument, worst=worst, kind=kind, message=message)
+
+
+def nowhere_finite(manual: np.ndarray, auto: np.ndarray) -> np.ndarray:
+    """Elements of which neither witness makes a number: nothing is held there."""
+    return ~np.isfinite(manual) & ~np.isfinite(auto)
 
 
 def _goes_on(evidence: Evidence) -> bool:

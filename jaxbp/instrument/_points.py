@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxbp._jaxpr import is_differentiable
 from jaxbp.instrument._structure import (
+    fractions,
     is_mask,
     is_one_hot,
     keeping,
@@ -26,6 +27,11 @@ _PARAMETERS = (-1.0, 0.5, -0.5, 2.0, 1.5, -2.5)  # of a scalar: below 0, not who
 _ROUNDS = 6, 24  # ways, at least and most, to lay the special values over an array
 _ALONE = 4  # arguments that are special one by one
 _EXP = 720.0  # exp of it overflows in float64
+_KINDER = {
+    "kept in [0, 1]": fractions,
+    "kept positive": positive,
+    "kept in range": within,
+}
 
 New = Callable[[np.ndarray], np.ndarray]
 
@@ -169,7 +175,7 @@ def _tame(name, inputs, values, finite) -> Iterator[Point]:
     yield point
     if finite(point.inputs):
         return
-    for word, kinder in (("kept positive", positive), ("kept in range", within)):
+    for word, kinder in _KINDER.items():
         tame = [kinder(*pair) for pair in zip(_arrays(inputs), values, strict=True)]
         tried = _moved(inputs, tame, keeping)
         if finite(tried):

@@ -1,4 +1,4 @@
-"""effort="full" and order=2: the question asked elsewhere, and of the rule again."""
+"""The question asked elsewhere than at the caller's point, and of the rule again."""
 
 import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -19,8 +19,6 @@ from jaxbp.instrument._testimony import Testimony
 from jaxbp.instrument._variants import other_dtypes, other_lengths
 from jaxbp.instrument._witnesses import in_float64, traced
 
-_FEW = 4  # points that a large program is asked at
-
 
 class Question(NamedTuple):
     """What is compared: the function, its arguments, and how."""
@@ -34,17 +32,17 @@ class Question(NamedTuple):
     seed: int
 
 
-def look_further(
-    asked: Question, answers: Testimony, coverage: Coverage
+def look_around(
+    asked: Question, answers: Testimony, coverage: Coverage, few: int
 ) -> Iterator[list[Finding]]:
-    """Findings at other points, lengths, dtypes and under transformations, in turn.
+    """Findings at other points of the same shapes, in turn; of a large program at few.
 
     What nobody can tell there is not held against the rule: those points are ours, not
     the caller's.
     """
-    yield transformations(answers)
-    yield sparsely(answers, asked.surrogates, everywhere=True)
     program = answers.program
+    if program.is_large and not few:
+        return
 
     def finite(inputs):
         try:  # without autodiff, fwd's values are what there is
@@ -60,7 +58,7 @@ def look_further(
     written = program.manual.read(answers.inputs, answers.probes[-1])
     constants = boundaries(program.auto.jaxpr, written)
     found = points(answers.inputs, constants, asked.seed, finite)
-    for point in itertools.islice(found, _FEW if program.is_large else None):
+    for point in itertools.islice(found, few if program.is_large else None):
         try:
             there = Testimony(program, point.inputs, asked.paths, asked.seed, count=1)
             there.earlier = [answers.inputs]
@@ -69,6 +67,12 @@ def look_further(
         except jax.errors.JaxRuntimeError:  # a callback that refuses such values
             continue
         yield elsewhere(findings, point.name)
+
+
+def look_further(asked: Question, answers: Testimony) -> Iterator[list[Finding]]:
+    """Findings under transformations, for sparse cotangents, at other lengths."""
+    yield transformations(answers)
+    yield sparsely(answers, asked.surrogates, everywhere=True)
     for variant in other_lengths(asked.args, asked.kwargs):
         with jax.enable_x64(True):
             try:
@@ -132,5 +136,5 @@ def _worse(old, new, ours):
 
 
 def varied(leaf: Any) -> bool:
-    """Leaves that `effort="full"` varies: the differentiated, and arrays of data."""
+    """Leaves that vary from point to point: the differentiated, arrays of data."""
     return is_differentiable(leaf) or is_data(leaf)

@@ -8,13 +8,12 @@ import numpy as np
 def keeping(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     """New values with the structure of the old ones.
 
-    Zeros and ones, rows that sum to one, a symmetric matrix, rows in order, whole
-    numbers.
+    Zeros and ones, rows that sum to one, a symmetric matrix, rows in order.
     """
     if is_mask(old):
         return old
     if old.ndim and old.shape[-1] > 1 and _sums_to_one(old):
-        weights = np.abs(new) + 1e-3
+        weights = np.abs(np.nan_to_num(new)) + 1e-3
         return weights / weights.sum(axis=-1, keepdims=True)
     square = old.ndim >= 2 and old.shape[-1] == old.shape[-2] > 1
     if square and np.array_equal(old, np.swapaxes(old, -1, -2)):
@@ -53,6 +52,12 @@ def is_sorted(x: np.ndarray) -> bool:
 def within(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     """New values within the range of the old ones."""
     return np.clip(new, old.min(), old.max()) if old.size else new
+
+
+def fractions(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """New values in [0, 1] where all the old ones are: probabilities it seems."""
+    inside = old.size and (old >= 0).all() and (old <= 1).all()
+    return np.clip(new, 0, 1) if inside else new
 
 
 def positive(old: np.ndarray, new: np.ndarray) -> np.ndarray:

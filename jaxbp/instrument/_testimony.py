@@ -15,6 +15,7 @@ from jaxbp.instrument._judge import (
     Numeric,
     disagreement,
     judge,
+    nowhere_finite,
     sides,
     telling_elements,
     worst_elements,
@@ -150,10 +151,13 @@ class Testimony(Answers):
     def _agreeing(self, k: int) -> Finding:
         m, a = self.manual[0].cotangents[k], self.auto[0].cotangents[k]
         path, worst = self.paths[k], self.largest_difference(k)
-        if not np.isfinite(m).all() and not np.isfinite(a).all():
+        lost = int(nowhere_finite(m, a).sum())
+        if lost and lost == m.size:
             message = "not finite, hand-written and by autodiff: ask elsewhere"
             return Finding("unproven", path, worst=worst, message=message)
-        return Finding("right", path, worst=worst, message="" if m.size else "empty")
+        message = f"{lost} of {m.size} elements finite in no witness" if lost else ""
+        message = message if m.size else "empty"
+        return Finding("right", path, worst=worst, message=message)
 
     def _judged(self, k: int, c, multiple, note) -> Finding:
         evidence = gathered(self, c, k)

@@ -107,6 +107,12 @@ def test_long_and_large_programs_are_compiled():
         return lambda x: jax.lax.scan(lambda c, _: (c * 2, None), x, None, length=n)[0]
 
     assert is_quick(jax.make_jaxpr(loop(10))(X))
+    # A rule is no equation of its own: its primal is run.
+    rule = jax.custom_vjp(lambda x: jnp.sin(x) * 2)
+    rule.defvjp(lambda x: (rule(x), x), lambda x, g: (2 * g * jnp.cos(x),))
+    pull = lambda x, g: jax.vjp(rule, x)[1](g)
+    assert is_quick(jax.make_jaxpr(rule)(X))
+    assert is_quick(jax.make_jaxpr(pull)(X, X))
     assert not is_quick(jax.make_jaxpr(loop(10_000))(X))
     assert not is_quick(jax.make_jaxpr(jnp.sin)(np.zeros(10**6)))
     until = lambda x: jax.lax.while_loop(lambda x: x < 9, lambda x: 2 * x, x)

@@ -63,9 +63,10 @@ def test_a_surrogate_is_held_to_its_contract_with_full_effort_too():
 
 def test_complex_arguments_and_outputs():
     right = rule(
-        lambda z, x: (z * x, jnp.abs(z) ** 2),
+        lambda z, x: (z * jnp.asarray(x, z.dtype), jnp.abs(z) ** 2),
         lambda r, g: (
-            g[0] * r[1] + 2 * jnp.conj(r[0]) * g[1],
+            g[0] * jnp.asarray(r[1], g[0].dtype)
+            + 2 * jnp.conj(r[0]) * jnp.asarray(g[1], g[0].dtype),
             jnp.real(g[0] * r[0]),
         ),
     )
