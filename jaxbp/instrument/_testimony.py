@@ -196,7 +196,8 @@ class Testimony(Answers):
         At a tie every element may have a derivative of its own choice, all together may
         not: a maximum's gradient sums to 1.
         """
-        m, scale = self.manual[c].cotangents[k], np.max(np.abs(self.leaves[k]))
+        m, sizes = self.manual[c].cotangents[k], np.abs(self.leaves[k])
+        scale = np.max(sizes, initial=0.0, where=np.isfinite(sizes))
         rng = np.random.default_rng(self.seed)
         for weights in (np.ones(m.shape), rng.uniform(0.5, 1.5, m.shape)):
             direction = np.where(multiple > 0, weights * (scale or 1.0), 0.0)

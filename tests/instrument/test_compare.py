@@ -153,6 +153,8 @@ def test_a_choice_at_a_kink_is_no_mistake():
     comparison = compare(one_at_zero, x)
     assert comparison.ok
     assert comparison.verdict == "kink"
+    beside_infinity = jnp.array([0.0, -jnp.inf, 2.0])
+    assert compare(one_at_zero, beside_infinity).verdict == "kink"
     three_at_zero = rule(relu, lambda x, y_bar: (jnp.where(x > 0, 1, 3.0) * y_bar,))
     assert compare(three_at_zero, x[:1]).verdict == "wrong"
 
