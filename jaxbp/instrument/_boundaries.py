@@ -9,6 +9,7 @@ from jax.extend.core import Literal
 from jaxbp._jaxpr import bodies
 
 _CHOOSES = frozenset(("lt", "le", "gt", "ge", "eq", "ne", "max", "min", "clamp"))
+_MARKS = frozenset(("eq", "ne"))
 _STEPS = (0.0, 1e-3, -1e-3)
 
 
@@ -17,11 +18,17 @@ def boundaries(*jaxprs: Any) -> list[float]:
 
     Either sign of each: it is a magnitude that is often compared.
     """
-    found = set().union(*(_constants(jaxpr, {}) for jaxpr in jaxprs))
+    found = set().union(*(_constants(jaxpr, {}, _CHOOSES) for jaxpr in jaxprs))
     return sorted({s * c + step for c in found for s in (1, -1) for step in _STEPS})
 
 
-def _constants(jaxpr, known) -> set[float]:
+def sentinels(*jaxprs: Any) -> list[int]:
+    """Whole numbers that programs look for: the label of what is to be ignored."""
+    found = set().union(*(_constants(jaxpr, {}, _MARKS) for jaxpr in jaxprs))
+    return sorted(int(c) for c in found if c == int(c))
+
+
+def _constants(jaxpr, known, names) -> set[float]:
     known, found = dict(known), set()
     opened = getattr(jaxpr, "jaxpr", jaxpr)
     for eqn in opened.eqns:
@@ -29,12 +36,12 @@ def _constants(jaxpr, known) -> set[float]:
         name = eqn.primitive.name
         if name in ("broadcast_in_dim", "convert_element_type"):
             known[eqn.outvars[0]] = values[0]
-        if name in _CHOOSES:
+        if name in names:
             found |= _finite(values)
         for body in bodies(eqn):
             inner = getattr(body, "jaxpr", body).invars
             pairs = zip(reversed(inner), reversed(values), strict=False)
-            found |= _constants(body, dict(pairs))
+            found |= _constants(body, dict(pairs), names)
     return found
 
 

@@ -106,7 +106,7 @@ def compare(
         if numeric and findings and not note:
             numbers = answers.numeric_gradient()
             findings = [_with_numeric(f, paths, numbers) for f in findings]
-    if narrow and findings and not note:
+    if narrow and findings and not (note or answers.refused):
         working = traced(f, args, kwargs, reference)
         there = Testimony(working, working.inputs, paths, seed)
         further = in_low_precision(there, answers, purposely)

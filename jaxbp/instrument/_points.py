@@ -4,6 +4,7 @@ Every point has the shapes and dtypes of the caller's arguments and is asked wit
 programs that are compiled already. What an array evidently is it stays.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -46,12 +47,14 @@ class Point(NamedTuple):
 def points(
     inputs: Sequence[Any],
     constants: Sequence[float],
+    sentinels: Sequence[int],
     seed: int,
     finite: Callable[[list[Any]], bool] = lambda inputs: True,
 ) -> Iterator[Point]:
     """Neighbours near and far, special values, ties, order, extremes, other data.
 
-    `constants` are the program's own boundaries. Where the function's values are not
+    `constants` are the program's own boundaries, `sentinels` the whole numbers that it
+    looks for. Where the function's values are not
     all `finite`, a positive array is asked with its new values made positive as well,
     or any with new values from its own range.
     """
@@ -65,13 +68,12 @@ def points(
         point = Point(name, _moved(inputs, values, keeping))
         if finite(point.inputs):
             yield point
-    yield from _other_data(inputs)
+    yield from _other_data(inputs, sentinels)
 
 
 def is_data(leaf: Any) -> bool:
-    """An array of integers or booleans: no gradient, but values that matter."""
-    kind = getattr(getattr(leaf, "dtype", None), "kind", "?")
-    return kind in "iub" and np.ndim(leaf) > 0
+    """Integers or booleans in an array: no gradient, but values that matter."""
+    return getattr(getattr(leaf, "dtype", None), "kind", "?") in "iub"
 
 
 def _everywhere(inputs, specials, rng) -> Iterator[tuple[str, New]]:
@@ -122,7 +124,7 @@ def _unbounded(inputs) -> Iterator[tuple[str, list[np.ndarray]]]:
         yield f"one element {value}", changed
 
 
-def _other_data(inputs) -> Iterator[Point]:
+def _other_data(inputs, sentinels) -> Iterator[Point]:
     """Other integers, and masks of every kind, floating ones too."""
     lengths = {n for x in inputs if is_differentiable(x) for n in np.shape(x)}
 
@@ -135,10 +137,12 @@ def _other_data(inputs) -> Iterator[Point]:
     changes: dict[str, New] = {
         "data all smallest": lambda x: np.full_like(x, x.min(initial=0)),
         "data all largest": lambda x: np.full_like(x, x.max(initial=0)),
-        "data reversed": lambda x: x[::-1],
+        "data reversed": np.flip,
         "data repeated": lambda x: np.resize(x.ravel()[: max(1, x.size // 2)], x.shape),
         "the last valid index and the first": last_valid,
     }
+    for mark in sentinels:
+        changes[f"{mark} among the data"] = functools.partial(_marked, mark)
     of_masks: dict[str, New] = {
         "flags all off": np.zeros_like,
         "flags all on": np.ones_like,
@@ -236,7 +240,16 @@ def _outlier(x, value, rng):
     return x
 
 
+def _marked(mark, x):
+    info, marked = np.iinfo(x.dtype), x.copy()
+    if info.min <= mark <= info.max:
+        marked.flat[-1:] = mark
+    return marked
+
+
 def _one_row_off(x):
+    if not x.ndim:
+        return x
     off = x.copy()
     off[0] = 0
     return off

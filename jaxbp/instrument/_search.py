@@ -9,14 +9,14 @@ import numpy as np
 
 from jaxbp._jaxpr import is_differentiable
 from jaxbp.instrument._answers import first_line
-from jaxbp.instrument._boundaries import boundaries
+from jaxbp.instrument._boundaries import boundaries, sentinels
 from jaxbp.instrument._comparison import VERDICTS, Finding, elsewhere
 from jaxbp.instrument._contract import sparsely, transformations
 from jaxbp.instrument._coverage import Coverage
 from jaxbp.instrument._points import is_data, points
 from jaxbp.instrument._precision import in_low_precision
 from jaxbp.instrument._testimony import Testimony
-from jaxbp.instrument._variants import other_dtypes, other_lengths
+from jaxbp.instrument._variants import other_dtypes, other_flags, other_lengths
 from jaxbp.instrument._witnesses import in_float64, traced
 
 
@@ -57,7 +57,8 @@ def look_around(
     # The pullback holds what the rules' own forward and backward passes compare with.
     written = program.manual.read(answers.inputs, answers.probes[-1])
     constants = boundaries(program.auto.jaxpr, written)
-    found = points(answers.inputs, constants, asked.seed, finite)
+    marks = sentinels(program.auto.jaxpr, written)
+    found = points(answers.inputs, constants, marks, asked.seed, finite)
     for point in itertools.islice(found, few if program.is_large else None):
         try:
             there = Testimony(program, point.inputs, asked.paths, asked.seed, count=1)
@@ -73,14 +74,15 @@ def look_further(asked: Question, answers: Testimony) -> Iterator[list[Finding]]
     """Findings under transformations, for sparse cotangents, at other lengths."""
     yield transformations(answers)
     yield sparsely(answers, asked.surrogates, everywhere=True)
-    for variant in other_lengths(asked.args, asked.kwargs):
+    variants = (other_flags, other_lengths)
+    for variant in itertools.chain(*(v(asked.args, asked.kwargs) for v in variants)):
         with jax.enable_x64(True):
             try:
                 wide_args, wide_kwargs = jax.tree.map(in_float64, variant[1:])
                 wide = (wide_args, wide_kwargs, asked.reference)
                 other = traced(asked.f, *wide, once=True)
                 there = Testimony(other, other.inputs, asked.paths, asked.seed, count=1)
-            except Exception:  # not a length that the function takes
+            except Exception:  # no arguments that the function takes
                 continue
             yield elsewhere(
                 there.findings(asked.surrogates, callers=False), variant.name

@@ -1,6 +1,8 @@
-"""The same question of other arguments: lengths of axes, dtypes."""
+"""The same question of other arguments: lengths of axes, flags, dtypes."""
 
+import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -12,6 +14,7 @@ from jaxbp._jaxpr import is_differentiable
 from jaxbp.instrument._witnesses import LARGE
 
 _DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
+_ALONE = 6  # axes that change their length in one array alone
 
 
 class Variant(NamedTuple):
@@ -25,45 +28,88 @@ class Variant(NamedTuple):
 def other_lengths(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Variant]:
     """All axes of other odd lengths at once; then every length as 1 and as one more.
 
-    A length changes wherever it occurs. Arrays are extended by repeating them. Whether
+    A length changes wherever it occurs, and then in one array alone: queries need not
+    be as many as keys, nor a batch be 1. Arrays are extended by repeating them. Whether
     the function accepts the lengths is for the caller to find out. What would be larger
     than the caller's arguments, and large, is left out.
     """
     leaves, tree = jax.tree.flatten((args, kwargs))
-    lengths = sorted({n for x in leaves for n in _shape(x)} - {0, 1})
+    shapes = [list(_shape(x)) for x in leaves]
+    lengths = sorted({n for shape in shapes for n in shape} - {0, 1})
     most = max(LARGE, _size(leaves))
-    changes = [("all axes of other lengths", {n: 2 * n + 1 for n in lengths})]
+    changes: list[tuple[str, list[list[int]]]] = []
+
+    def change(name, new):
+        changes.append((name, [[new.get(n, n) for n in shape] for shape in shapes]))
+
+    if lengths:
+        change("all axes of other lengths", {n: 2 * n + 1 for n in lengths})
     for old in lengths:
-        changes += [(f"axes of {old} made {new}", {old: new}) for new in (1, old + 1)]
-    for name, change in changes if lengths else ():
-        resized = [_with_lengths(x, change, most) for x in leaves]
+        change(f"axes of {old} made 1", {old: 1})
+        change(f"axes of {old} made {old + 1}", {old: old + 1})
+    changes += itertools.islice(_alone(shapes), _ALONE)
+    for name, new in changes:
+        pairs = zip(leaves, new, strict=True)
+        resized = [_with_lengths(x, lengths, most) for x, lengths in pairs]
         if _size(resized) <= most:
             yield Variant(name, *jax.tree.unflatten(tree, resized))
 
 
+def _alone(shapes) -> Iterator[tuple[str, list[list[int]]]]:
+    """One axis of one array longer by 2: of length 1, or of one that others share."""
+    shared = Counter(n for shape in shapes for n in set(shape))
+    for k, shape in enumerate(shapes):
+        for axis, n in enumerate(shape):
+            if n == 1 or (n > 1 and shared[n] > 1):
+                new = [list(shape) for shape in shapes]
+                new[k][axis] = n + 2
+                yield f"axis {axis} of one array, {n}, made {n + 2}", new
+
+
+def other_flags(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Variant]:
+    """Each Python boolean the other way: how the function is traced may hang on it."""
+    leaves, tree = jax.tree.flatten((args, kwargs))
+    for k, leaf in enumerate(leaves):
+        if isinstance(leaf, bool):
+            flipped = [*leaves[:k], not leaf, *leaves[k + 1 :]]
+            yield Variant(f"{not leaf} for {leaf}", *jax.tree.unflatten(tree, flipped))
+
+
 def other_dtypes(
     args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Iterator[tuple[Variant, Variant]]:
-    """The floating leaves in each of the narrower dtypes, also 64 times as large."""
+) -> Iterator[list[Variant]]:
+    """The floating leaves in each of the narrower dtypes, also of other sizes.
+
+    64 times as large; so large that their exponentials overflow in that dtype; and
+    their squares.
+    """
     complexes = any(map(_is_complex, jax.tree.leaves((args, kwargs))))
     for dtype in _DTYPES[:1] if complexes else _DTYPES:  # complex64 is the narrowest
 
-        def cast(scale, dtype=dtype):
-            def one(leaf):
+        def cast(scale, largest=None, dtype=dtype):
+            def one(leaf, scale=scale):
                 if not is_differentiable(leaf):
                     return leaf
                 if _is_complex(leaf):
                     return jnp.asarray(np.asarray(leaf) * scale, np.complex64)
+                x = np.asarray(leaf, np.float64)
+                if largest is not None and x.any():
+                    scale = largest / np.max(np.abs(x))
                 with np.errstate(over="ignore"):
-                    return jnp.asarray(np.asarray(leaf, np.float64) * scale, dtype)
+                    return jnp.asarray(x * scale, dtype)
 
             return jax.tree.map(one, (args, kwargs))
 
-        name = str(jnp.dtype(dtype))
-        yield (
+        name, top = str(jnp.dtype(dtype)), float(jnp.finfo(dtype).max)
+        leaves = jax.tree.leaves((args, kwargs))
+        if max(math.prod(_shape(x)) for x in leaves) > top:
+            continue  # which cannot count so far: no mean is possible in it
+        yield [
             Variant(name, *cast(1.0)),
             Variant(f"{name}, 64 times as large", *cast(64.0)),
-        )
+            Variant(f"{name}, exp of it overflows", *cast(1.0, 1.2 * math.log(top))),
+            Variant(f"{name}, its square overflows", *cast(1.0, 1.1 * math.sqrt(top))),
+        ]
 
 
 def _is_complex(leaf):
@@ -78,9 +124,8 @@ def _size(leaves):
     return sum(math.prod(_shape(x)) for x in leaves)
 
 
-def _with_lengths(leaf, change, most):
+def _with_lengths(leaf, lengths, most):
     """As a shape alone, where it is too large to be made."""
-    lengths = [change.get(n, n) for n in _shape(leaf)]
     if lengths == list(_shape(leaf)):
         return leaf
     if math.prod(lengths) > most:

@@ -173,10 +173,10 @@ def test_what_is_right_where_it_is_defined_raises_no_alarm(name):
 def test_points_are_kept_where_the_function_is_defined():
     inputs = [jnp.asarray(P)]
     finite = lambda inputs: bool((inputs[0] > 0).all())
-    names = [p.name for p in points(inputs, [], 0, finite) if finite(p.inputs)]
+    names = [p.name for p in points(inputs, [], [], 0, finite) if finite(p.inputs)]
     assert "the other signs, kept positive" in names
     bounded = lambda inputs: bool((np.abs(inputs[0]) <= np.abs(P).max()).all())
-    kept = [p for p in points(inputs, [], 0, bounded) if "in range" in p.name]
+    kept = [p for p in points(inputs, [], [], 0, bounded) if "in range" in p.name]
     assert kept
     assert all(np.asarray(p.inputs[0]).max() <= P.max() for p in kept)
 
@@ -195,7 +195,7 @@ def test_structure_is_kept():
 def test_labels_and_masks_change_into_others_of_their_kind():
     labels = jax.nn.one_hot(jnp.array([0, 1, 2, 0]), 3)
     flags = jnp.array([[True, False], [True, True]])
-    named = {p.name: p.inputs for p in points([labels, flags], [], 0)}
+    named = {p.name: p.inputs for p in points([labels, flags], [], [], 0)}
     assert np.asarray(named["other labels"][0]).sum(-1).tolist() == [1, 1, 1, 1]
     assert not np.asarray(named["flags all off"][1]).any()
     off = np.asarray(named["flags of one row off"][1])

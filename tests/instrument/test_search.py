@@ -135,7 +135,7 @@ def test_points_keep_what_an_array_evidently_is():
     flags = jnp.array([0.0, 1.0, 1.0], X.dtype)
     symmetric = X.T @ X
     inputs = [probabilities, flags, symmetric]
-    for point in points(inputs, [0.5], seed=0):
+    for point in points(inputs, [0.5], [], seed=0):
         p, f, s = map(np.asarray, point.inputs)
         if "inf" in point.name:
             continue
