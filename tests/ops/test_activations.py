@@ -61,7 +61,7 @@ def test_saturated_values_and_gradients_keep_their_digits(op, dtype):
 
 @pytest.mark.parametrize("op", [ops.gelu, tanh_gelu], ids=["exact", "tanh"])
 def test_gelu_is_as_good_as_its_tail_is_conditioned(op):
-    single = jnp.linspace(-12.0, 12.0, 241, dtype=jnp.float32)
+    single = jnp.linspace(-9.0, 9.0, 181, dtype=jnp.float32)
     double = single.astype(jnp.float64)
     # In float64 half the digits are to spare: it is the witness.
     for of in (jax.jit(op), functools.partial(_gradient, op)):
@@ -71,7 +71,7 @@ def test_gelu_is_as_good_as_its_tail_is_conditioned(op):
             # crosses 0 at -0.75, where its terms are 0.2.
             condition = 1 + float(x) ** 2 * (1 + 0.1 * float(x) ** 2)
             unit = 1.2e-7 * max(abs(b), 0.2 if -1 < x < -0.5 else 0.0)
-            assert abs(a - b) <= 16 * condition * unit + 1.2e-38, x  # flushed
+            assert abs(a - b) <= 16 * condition * unit, x
 
 
 @pytest.mark.parametrize("op", [*EXACT, ops.gelu, tanh_gelu, ops.leaky_relu])
