@@ -133,10 +133,10 @@ def clip_gradient_bwd(limit, max_norm, res, y_bar):
     # By the largest first: its square may overflow, the norm of what is left cannot.
     largest = jnp.max(jnp.abs(wide), initial=0.0)
     largest = jnp.where(largest == 0, 1, largest)
-    norm = jnp.sqrt(jnp.square(wide / largest).sum())
-    bound = max_norm / largest
-    scale = jnp.where(norm > bound, bound / jnp.where(norm == 0, 1, norm), 1)
-    return ((wide * scale).astype(y_bar.dtype),)
+    unit = wide / largest
+    norm = jnp.sqrt(jnp.square(unit).sum())
+    short = unit * (max_norm / jnp.where(norm == 0, 1, norm))
+    return (jnp.where(norm > max_norm / largest, short, wide).astype(y_bar.dtype),)
 
 
 _clip_gradient.defvjp(clip_gradient_fwd, clip_gradient_bwd)
