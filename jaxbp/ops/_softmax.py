@@ -45,7 +45,7 @@ def softmax(x: ArrayLike, mask: Mask = None) -> Float[Array, "*n k"]:
 
 @jax.custom_vjp
 def _softmax(x, mask):
-    x, top, total = _shifted(x, mask)
+    x, top, total, _ = _shifted(x, mask)
     return jnp.exp(x - top) / total
 
 
@@ -93,7 +93,7 @@ def _log_softmax(x, mask):
 
 
 def log_softmax_fwd(x, mask=None):
-    kept, top, total = _shifted(x, mask)
+    kept, top, total, _ = _shifted(x, mask)
     # Masked again, so that autodiff of this hears no cotangent there either.
     y = _masked(kept - top - jnp.log(total), mask)
     return y, (x, mask, top, total)
@@ -138,10 +138,9 @@ def _logsumexp(x, mask):
 
 
 def logsumexp_fwd(x, mask=None):
-    kept, top, total = _shifted(x, mask)
-    y = (top + jnp.log(total))[..., 0]
-    nothing = (kept == -jnp.inf).all(axis=-1)
-    return jnp.where(nothing, -jnp.inf, y), (x, mask, top, total)
+    _, top, total, nothing = _shifted(x, mask)
+    y = jnp.where(nothing, -jnp.inf, top + jnp.log(total))
+    return y[..., 0], (x, mask, top, total)
 
 
 def logsumexp_bwd(res, y_bar):
@@ -156,13 +155,13 @@ _logsumexp.defvjp(logsumexp_fwd, logsumexp_bwd)
 def _shifted(x, mask):
     """Logits with the mask in them, their maximum, the sum of exponentials beside it.
 
-    Maximum and sum are finite and not 0 where a row keeps nothing.
+    And where a row keeps nothing: maximum and sum are finite and not 0 there.
     """
     x = _masked(x, mask)
     top = jax.lax.stop_gradient(x.max(axis=-1, keepdims=True))
     top = jnp.where(top == -jnp.inf, 0, top)
     total = _summed(jnp.exp(x - top))
-    return x, top, jnp.where(total == 0, 1, total)
+    return x, top, jnp.where(total == 0, 1, total), total == 0
 
 
 def _masked(x, mask):
