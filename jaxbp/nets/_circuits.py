@@ -20,7 +20,7 @@ def sigmoid_unit(a: ArrayLike) -> Float[Array, "*n"]:
     Args:
         a: any shape.
     Returns:
-        the unit's output. Residuals kept: `f`.
+        the unit's output. Residuals kept: `a`.
     Raises:
         TypeError: not floating.
     Source: Jasdeep06, "Backpropagation" (2017), first example.
@@ -103,7 +103,7 @@ def three_gates(a: ArrayLike, b: ArrayLike, c: ArrayLike) -> Float[Array, "*n"]:
         b: the same shape and dtype.
         c: the same shape and dtype.
     Returns:
-        the circuit's output. Residuals kept: `c`, `d`, `f`.
+        the circuit's output. Residuals kept: `c`, `d`, `e`.
     Raises:
         ValueError: the shapes differ.
         TypeError: not floating, or of more than one dtype.

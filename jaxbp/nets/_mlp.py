@@ -83,7 +83,7 @@ def mlp(
         Net. `params` is a tuple, one dict a layer: `w` (in, out), `b` (out,). `init`
         draws Glorot-uniform weights and zero biases. `loss` takes `batch = (x, y)` with
         x (*n, in), y (*n, out); integer and boolean y are cast. Residuals kept: those
-        of each op, that is x, every $h_k$ and the weights.
+        of each op: x, the weights, every $a_k$ and $h_k$.
     Raises:
         ValueError: fewer than two sizes, a size below 1, an unknown name; in `loss` and
             `forward`, parameters or arrays of other shapes, an empty batch.
@@ -184,7 +184,7 @@ def _loss_bwd(spec, res, loss_bar):
     params_bar = []
     h_bar = wire(yhat_bar, "yhat_bar")
     for k, (dense_res, activation_res) in reversed(list(enumerate(links, 1))):
-        (a_bar,) = _activation(spec, k, "bwd")(activation_res, h_bar)
+        a_bar = _activation(spec, k, "bwd")(activation_res, h_bar)[0]
         a_bar = wire(a_bar, f"a{k}_bar")
         h_bar, w_bar, b_bar = ops.dense_bwd(dense_res, a_bar)
         params_bar.append({"w": w_bar, "b": b_bar} if spec.bias else {"w": w_bar})

@@ -24,7 +24,7 @@ def staged_rational(x: ArrayLike, y: ArrayLike) -> Float[Array, "*n"]:
         y: the same shape and dtype.
     Returns:
         the function's value; the denominator is positive everywhere. Residuals kept:
-        what each stage keeps: `sigx`, `sigy`, `numer`, `xandy`, `rec_denom`.
+        what each stage keeps: `x`, `y`, `numer`, `xandy`, `rec_denom`.
     Raises:
         ValueError: the shapes differ.
         TypeError: not floating, or of two dtypes.

@@ -1,4 +1,9 @@
-"""Activations: sigmoid and softmax."""
+"""Saturating activations: sigmoid, log-sigmoid, tanh, softplus.
+
+Each keeps its input: what a saturated output has rounded away, no rule can bring back.
+With s the logistic sigmoid, every derivative here is a product of s(x) and s(-x), both
+accurate at any x, where 1 - s(x) is not.
+"""
 
 import chex
 import jax
@@ -6,22 +11,21 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxbp._errors import argument_error, as_floats
+from jaxbp._errors import as_floats
 from jaxbp.ops._case import Case, normal, points
-from jaxbp.ops._dtypes import accumulator
 
 
 def sigmoid(x: ArrayLike) -> Float[Array, "*n"]:
-    r"""Logistic sigmoid: $y = 1/(1 + e^{-x})$.
+    r"""Logistic sigmoid: $y = \sigma(x) = 1/(1 + e^{-x})$.
 
-    VJP: $\bar x = \bar y\,y(1 - y)$.
+    VJP: $\bar x = \bar y\,\sigma(x)\,\sigma(-x)$, which is $\bar y\,y(1 - y)$ without
+    the subtraction: in float32 $1 - y$ is 0 from x = 17 on, $\sigma(-x)$ is not.
 
     Args:
         x: any shape.
     Returns:
-        values in [0, 1]. Residuals kept: `y`, which a following layer keeps anyway.
-        The gradient is rounded to multiples of y's last place: it is 0 from x = 17 on
-        in float32, from 37 on in float64.
+        values in [0, 1]. Residuals kept: `x`; y alone does not tell how far it is
+        from 1.
     Raises:
         TypeError: not floating.
     Source: Nielsen, *Neural Networks and Deep Learning*, ch. 2.
@@ -35,91 +39,142 @@ def _sigmoid(x):
 
 
 def sigmoid_fwd(x):
-    y = _sigmoid(x)
-    return y, y
+    return _sigmoid(x), x
 
 
-def sigmoid_bwd(y, y_bar):
-    chex.assert_trees_all_equal_shapes_and_dtypes(y, y_bar)
-    return (y_bar * (y * (1 - y)),)
+def sigmoid_bwd(x, y_bar):
+    chex.assert_trees_all_equal_shapes_and_dtypes(x, y_bar)
+    return (y_bar * (jax.lax.logistic(x) * jax.lax.logistic(-x)),)
 
 
 _sigmoid.defvjp(sigmoid_fwd, sigmoid_bwd)
 
 
-def softmax(x: ArrayLike) -> Float[Array, "*n k"]:
-    r"""Softmax of the last axis: $y_i = e^{x_i} / \sum_j e^{x_j}$.
+def log_sigmoid(x: ArrayLike) -> Float[Array, "*n"]:
+    r"""Logarithm of the sigmoid: $y = \ln\sigma(x) = -\ln(1 + e^{-x})$.
 
-    VJP: $\bar x_i = y_i(\bar y_i - \sum_j \bar y_j y_j)$. The Jacobian
-    $y_i(\delta_{ij} - y_j)$ is full: every output depends on every input.
+    VJP: $\bar x = \bar y\,\sigma(-x)$.
 
     Args:
-        x: logits, any leading axes; shifted by their maximum, so that none overflows.
+        x: any shape.
     Returns:
-        probabilities. Residuals kept: `y`.
+        values up to 0: x itself far to the left, $-e^{-x}$ far to the right. Residuals
+        kept: `x`.
     Raises:
-        ValueError: no axis to normalise over.
         TypeError: not floating.
-    Source: Bridle, "Probabilistic interpretation of feedforward classification network
-        outputs" (1990), eq. 4.
+    Source: Bishop, *Pattern Recognition and Machine Learning*, eqs. 4.59–4.60.
     """
-    (x,) = as_floats("softmax", x=x)
-    if x.ndim == 0 or x.shape[-1] == 0:
-        expected = "of shape (*n, k) with k at least 1"
-        raise argument_error("softmax", "x", expected, f"shape {x.shape}")
-    return _softmax(x)
+    return _log_sigmoid(*as_floats("log_sigmoid", x=x))
 
 
 @jax.custom_vjp
-def _softmax(x):
-    shift = jax.lax.stop_gradient(x.max(axis=-1, keepdims=True))
-    e = jnp.exp(x - shift)
-    return e / e.sum(axis=-1, keepdims=True)
+def _log_sigmoid(x):
+    return -_softplus_of(-x)
 
 
-def softmax_fwd(x):
-    y = _softmax(x)
-    return y, y
+def log_sigmoid_fwd(x):
+    return _log_sigmoid(x), x
 
 
-def softmax_bwd(y, y_bar):
-    chex.assert_trees_all_equal_shapes_and_dtypes(y, y_bar)
-    wide = accumulator(y.dtype)
-    mean = (y_bar * y).sum(axis=-1, keepdims=True, dtype=wide).astype(y.dtype)
-    return (y * (y_bar - mean),)
+def log_sigmoid_bwd(x, y_bar):
+    chex.assert_trees_all_equal_shapes_and_dtypes(x, y_bar)
+    return (y_bar * jax.lax.logistic(-x),)
 
 
-_softmax.defvjp(softmax_fwd, softmax_bwd)
+_log_sigmoid.defvjp(log_sigmoid_fwd, log_sigmoid_bwd)
 
 
+def tanh(x: ArrayLike) -> Float[Array, "*n"]:
+    r"""Hyperbolic tangent: $y = \tanh x = 2\sigma(2x) - 1$.
+
+    VJP: $\bar x = 4\,\bar y\,\sigma(2x)\,\sigma(-2x)$, which is $\bar y(1 - y^2)$
+    without the subtraction: in float32 that is 0 from x = 9 on.
+
+    Args:
+        x: any shape.
+    Returns:
+        values in [-1, 1]. Residuals kept: `x`; y alone does not tell how far it is
+        from 1.
+    Raises:
+        TypeError: not floating.
+    Source: LeCun et al., "Efficient BackProp" (1998), sec. 4.4.
+    """
+    return _tanh(*as_floats("tanh", x=x))
+
+
+@jax.custom_vjp
+def _tanh(x):
+    return jnp.tanh(x)
+
+
+def tanh_fwd(x):
+    return _tanh(x), x
+
+
+def tanh_bwd(x, y_bar):
+    chex.assert_trees_all_equal_shapes_and_dtypes(x, y_bar)
+    return (y_bar * (4 * jax.lax.logistic(2 * x) * jax.lax.logistic(-2 * x)),)
+
+
+_tanh.defvjp(tanh_fwd, tanh_bwd)
+
+
+def softplus(x: ArrayLike) -> Float[Array, "*n"]:
+    r"""Softplus: $y = \ln(1 + e^x)$, the integral of the sigmoid.
+
+    VJP: $\bar x = \bar y\,\sigma(x)$.
+
+    Args:
+        x: any shape.
+    Returns:
+        values from 0: $e^x$ far to the left, x itself far to the right. Residuals kept:
+        `x`.
+    Raises:
+        TypeError: not floating.
+    Source: Glorot, Bordes and Bengio, "Deep sparse rectifier neural networks" (2011),
+        sec. 3.1.
+    """
+    return _softplus(*as_floats("softplus", x=x))
+
+
+@jax.custom_vjp
+def _softplus(x):
+    return _softplus_of(x)
+
+
+def softplus_fwd(x):
+    return _softplus(x), x
+
+
+def softplus_bwd(x, y_bar):
+    chex.assert_trees_all_equal_shapes_and_dtypes(x, y_bar)
+    return (y_bar * jax.lax.logistic(x),)
+
+
+_softplus.defvjp(softplus_fwd, softplus_bwd)
+
+
+def _softplus_of(x):
+    """Without overflow: the exponent is never positive."""
+    return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
+
+
+def activation_case(function, plain, source, residuals=15, edge=(), **more) -> Case:
+    """The regimes at which every elementwise activation is asked."""
+    inputs = {
+        "ordinary": normal((5, 3)),
+        "scalar": normal(()),
+        "empty": normal((0, 3)),
+        "edge": points([0.0, -0.0, 15.0, -15.0, 30.0, -30.0, 80.0, -80.0, *edge]),
+    }
+    size = {"1024×1024": normal((1024, 1024))}
+    return Case(function, plain, inputs, size, source, residuals, **more)
+
+
+_WHY = "its gradient keeps its digits where the output is saturated"
 CASES = (
-    Case(
-        sigmoid,
-        jax.nn.sigmoid,
-        {
-            "ordinary": normal((5, 3)),
-            "scalar": normal(()),
-            "empty": normal((0, 3)),
-            "saturated": points([0.0, -0.0, 15.0, -15.0, 30.0, -30.0, 80.0, -80.0]),
-        },
-        {"1024×1024": normal((1024, 1024))},
-        "Nielsen, ch. 2",
-        15,
-    ),
-    Case(
-        softmax,
-        jax.nn.softmax,
-        {
-            "ordinary": normal((5, 3)),
-            "one row": normal((4,)),
-            "one class": normal((3, 1)),
-            "empty batch": normal((0, 3)),
-            "ties and far": points(
-                [[0.0, 0.0, 0.0], [1e4, 0.0, -1e4], [7.0, 7.0, 1.0]]
-            ),
-        },
-        {"8192×1000": normal((8192, 1000))},
-        "Bridle (1990), eq. 4",
-        15,
-    ),
+    activation_case(sigmoid, jax.nn.sigmoid, "Nielsen, ch. 2", why=_WHY),
+    activation_case(log_sigmoid, jax.nn.log_sigmoid, "Bishop, eqs. 4.59–4.60"),
+    activation_case(tanh, jax.nn.tanh, "LeCun et al. (1998), sec. 4.4", why=_WHY),
+    activation_case(softplus, jax.nn.softplus, "Glorot et al. (2011), sec. 3.1"),
 )
