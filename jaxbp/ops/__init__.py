@@ -41,6 +41,11 @@ from jaxbp.ops._gates import (
     square_fwd,
 )
 from jaxbp.ops._linear import dense, dense_bwd, dense_fwd
+from jaxbp.ops._linear_cross_entropy import (
+    linear_softmax_cross_entropy,
+    linear_softmax_cross_entropy_bwd,
+    linear_softmax_cross_entropy_fwd,
+)
 from jaxbp.ops._squared_error import (
     half_squared_error,
     half_squared_error_bwd,
@@ -73,6 +78,9 @@ __all__ = [
     "half_squared_error",
     "half_squared_error_bwd",
     "half_squared_error_fwd",
+    "linear_softmax_cross_entropy",
+    "linear_softmax_cross_entropy_bwd",
+    "linear_softmax_cross_entropy_fwd",
     "multiply",
     "multiply_bwd",
     "multiply_fwd",
