@@ -9,6 +9,11 @@ from jaxbp.ops._activations import (
     softmax_bwd,
     softmax_fwd,
 )
+from jaxbp.ops._class_cross_entropy import (
+    softmax_cross_entropy_with_integer_labels,
+    softmax_cross_entropy_with_integer_labels_bwd,
+    softmax_cross_entropy_with_integer_labels_fwd,
+)
 from jaxbp.ops._cross_entropy import (
     binary_cross_entropy,
     binary_cross_entropy_bwd,
@@ -19,9 +24,6 @@ from jaxbp.ops._cross_entropy import (
     cross_entropy,
     cross_entropy_bwd,
     cross_entropy_fwd,
-    softmax_cross_entropy,
-    softmax_cross_entropy_bwd,
-    softmax_cross_entropy_fwd,
 )
 from jaxbp.ops._gates import (
     add,
@@ -45,6 +47,11 @@ from jaxbp.ops._linear_cross_entropy import (
     linear_softmax_cross_entropy,
     linear_softmax_cross_entropy_bwd,
     linear_softmax_cross_entropy_fwd,
+)
+from jaxbp.ops._softmax_cross_entropy import (
+    softmax_cross_entropy,
+    softmax_cross_entropy_bwd,
+    softmax_cross_entropy_fwd,
 )
 from jaxbp.ops._squared_error import (
     half_squared_error,
@@ -95,6 +102,9 @@ __all__ = [
     "softmax_cross_entropy",
     "softmax_cross_entropy_bwd",
     "softmax_cross_entropy_fwd",
+    "softmax_cross_entropy_with_integer_labels",
+    "softmax_cross_entropy_with_integer_labels_bwd",
+    "softmax_cross_entropy_with_integer_labels_fwd",
     "softmax_fwd",
     "square",
     "square_bwd",

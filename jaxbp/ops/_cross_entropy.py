@@ -1,4 +1,4 @@
-"""Cross-entropies of probabilities and of logits, summed over the last axis."""
+"""Cross-entropies of probabilities, and of a Bernoulli variable's logits."""
 
 import chex
 import jax
@@ -141,50 +141,6 @@ def cross_entropy_bwd(res, loss_bar):
 _cross_entropy.defvjp(cross_entropy_fwd, cross_entropy_bwd)
 
 
-def softmax_cross_entropy(
-    logits: Float[Array, "*n k"], labels: Labels
-) -> Float[Array, "*n"]:
-    r"""Cross-entropy of the softmax: $L = \sum_i t_i (\ln\sum_j e^{x_j} - x_i)$.
-
-    VJP: $\bar x_i = (y_i \sum_j t_j - t_i)\bar L$ with $y$ the softmax,
-    $\bar t_i = (\ln\sum_j e^{x_j} - x_i)\bar L$.
-
-    Args:
-        logits: finite, any leading axes: at -inf a label of 0 gives 0 times infinity.
-        labels: weights of the classes, the same shape; they need not sum to 1.
-    Returns:
-        one loss an example. Residuals kept: both inputs and the log-sum-exp, one number
-        an example, from which the softmax is one exponential away.
-    Raises:
-        ValueError: the shapes differ.
-        TypeError: logits not floating.
-    Source: Bishop, *Pattern Recognition and Machine Learning*, eqs. 4.108–4.109.
-    """
-    return _softmax_cross_entropy(*checked("softmax_cross_entropy", logits, labels))
-
-
-@jax.custom_vjp
-def _softmax_cross_entropy(logits, labels):
-    return summed(labels * (jax.nn.logsumexp(logits, axis=-1, keepdims=True) - logits))
-
-
-def softmax_cross_entropy_fwd(logits, labels):
-    lse = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
-    return summed(labels * (lse - logits)), (logits, labels, lse)
-
-
-def softmax_cross_entropy_bwd(res, loss_bar):
-    logits, labels, lse = res
-    chex.assert_shape(loss_bar, logits.shape[:-1])
-    y = jnp.exp(logits - lse)
-    logits_bar = y * summed(labels)[..., None] - labels
-    labels_bar = lse - logits
-    return logits_bar * loss_bar[..., None], labels_bar * loss_bar[..., None]
-
-
-_softmax_cross_entropy.defvjp(softmax_cross_entropy_fwd, softmax_cross_entropy_bwd)
-
-
 def _weighted_ratio(weight, x):
     """weight / x, and 0 where the weight is 0, whatever x is."""
     nothing = weight == 0
@@ -223,13 +179,5 @@ CASES = (
         points([[0.5, 1e-6, 1.0]], [[1.0, 0.0, 0.5]]),
         "Bishop, eq. 4.108",
         30,
-    ),
-    loss_case(
-        softmax_cross_entropy,
-        lambda x, t: -(t * jax.nn.log_softmax(x)).sum(-1),
-        None,
-        points([[0.0, 0.0, 0.0], [1e4, 0.0, -1e4]], [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]),
-        "Bishop, eqs. 4.108–4.109",
-        35,
     ),
 )

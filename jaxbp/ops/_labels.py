@@ -44,9 +44,13 @@ def check_classes(function: str, labels) -> jax.Array:
         TypeError: of another dtype.
     """
     if not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
-        expected = "classes, as integers"
         raise argument_error(
-            function, "labels", expected, describe(labels), kind=TypeError
+            function,
+            "labels",
+            "classes, as integers",
+            describe(labels),
+            "for weights of the classes use softmax_cross_entropy",
+            kind=TypeError,
         )
     return jnp.asarray(labels)
 
@@ -75,7 +79,7 @@ def class_loss(logits: jax.Array, classes: jax.Array) -> ClassLoss:
     chosen = jnp.take_along_axis(
         logits, index, axis=-1, mode="fill", fill_value=jnp.nan
     )
-    others = jnp.where(_at(classes, k), 0, jnp.exp(logits - largest))
+    others = _others(logits, classes, largest)
     # The sum is 1 + a rest that may be far below 1: log1p sees it, log would not.
     rest = others.sum(axis=-1, keepdims=True) + jnp.expm1(chosen - largest)
     log_sum = jnp.log1p(rest)
@@ -87,12 +91,21 @@ def class_loss_gradient(
     logits: jax.Array, classes: jax.Array, of: ClassLoss
 ) -> jax.Array:
     """The softmax less 1 at the class, which is expm1(-loss): no difference near 0."""
-    y = jnp.exp(logits - of.largest[..., None]) * jnp.exp(-of.log_sum)[..., None]
-    return jnp.where(_at(classes, logits.shape[-1]), jnp.expm1(-of.loss)[..., None], y)
+    y = (
+        _others(logits, classes, of.largest[..., None])
+        * jnp.exp(-of.log_sum)[..., None]
+    )
+    return jnp.where(_at(logits, classes), jnp.expm1(-of.loss)[..., None], y)
 
 
-def _at(classes, k):
-    return classes[..., None] == jnp.arange(k, dtype=classes.dtype)
+def _at(logits, classes):
+    return classes[..., None] == jnp.arange(logits.shape[-1], dtype=classes.dtype)
+
+
+def _others(logits, classes, largest):
+    """e^(z - largest) of the other classes: written once, so that one jit over both
+    passes computes it once."""
+    return jnp.where(_at(logits, classes), 0, jnp.exp(logits - largest))
 
 
 def loss_case(function, plain, domain, edge, source, residuals):

@@ -2,10 +2,12 @@
 
 from jaxbp.ops import (
     _activations,
+    _class_cross_entropy,
     _cross_entropy,
     _gates,
     _linear,
     _linear_cross_entropy,
+    _softmax_cross_entropy,
     _squared_error,
 )
 from jaxbp.ops._case import Case
@@ -16,5 +18,7 @@ CASES: tuple[Case, ...] = (
     *_linear.CASES,
     *_squared_error.CASES,
     *_cross_entropy.CASES,
+    *_softmax_cross_entropy.CASES,
+    *_class_cross_entropy.CASES,
     *_linear_cross_entropy.CASES,
 )

@@ -201,7 +201,8 @@ def test_wrong_rules_are_reported():
         (
             {"labels": np.ones(5)},
             TypeError,
-            "expected labels to be classes, as integers; got float64 (5,).",
+            "expected labels to be classes, as integers; got float64 (5,): for weights "
+            "of the classes use softmax_cross_entropy.",
         ),
         (
             {"w": np.ones((2, 4))},
@@ -213,7 +214,7 @@ def test_wrong_rules_are_reported():
             {"b": np.ones(3)},
             ValueError,
             "expected x (*n, d), w (d, k), labels (*n), b (k); got x (5, 3), w (3, 4), "
-            "labels (5,), b (3,): w's last axis is 4, b's last is 3.",
+            "b (3,), labels (5,): w's last axis is 4, b's last is 3.",
         ),
         (
             {"w": np.ones((3, 0))},
