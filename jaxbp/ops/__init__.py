@@ -42,6 +42,7 @@ from jaxbp.ops._gates import (
     square_bwd,
     square_fwd,
 )
+from jaxbp.ops._huber import huber_loss, huber_loss_bwd, huber_loss_fwd
 from jaxbp.ops._linear import dense, dense_bwd, dense_fwd
 from jaxbp.ops._linear_cross_entropy import (
     linear_softmax_cross_entropy,
@@ -85,6 +86,9 @@ __all__ = [
     "half_squared_error",
     "half_squared_error_bwd",
     "half_squared_error_fwd",
+    "huber_loss",
+    "huber_loss_bwd",
+    "huber_loss_fwd",
     "linear_softmax_cross_entropy",
     "linear_softmax_cross_entropy_bwd",
     "linear_softmax_cross_entropy_fwd",

@@ -62,7 +62,9 @@ def binary_cross_entropy_with_logits(
     r"""Binary cross-entropy of $\sigma(x)$: $L = \sum_i \ln(1 + e^{x_i}) - t_i x_i$.
 
     VJP: $\bar x = (\sigma(x) - t)\bar L$, $\bar t = -x\bar L$. Sigmoid and logarithm
-    cancel: value and gradient are finite for every finite logit.
+    cancel: value and gradient are finite for every finite logit. Both are written from
+    the two sides, $\sigma(x) - t = (1-t)\sigma(x) - t\,\sigma(-x)$ and likewise $L$,
+    so that near a certain label they are small numbers, not differences of large ones.
 
     Args:
         logits: any leading axes.
@@ -81,7 +83,9 @@ def binary_cross_entropy_with_logits(
 
 @jax.custom_vjp
 def _binary_cross_entropy_with_logits(logits, labels):
-    return summed(jnp.logaddexp(logits, jnp.zeros_like(logits)) - labels * logits)
+    x, t = logits, labels
+    wrong_side = (1 - t) * jnp.maximum(x, 0) + t * jnp.maximum(-x, 0)
+    return summed(jnp.log1p(jnp.exp(-jnp.abs(x))) + wrong_side)
 
 
 def binary_cross_entropy_with_logits_fwd(logits, labels):
@@ -91,8 +95,9 @@ def binary_cross_entropy_with_logits_fwd(logits, labels):
 def binary_cross_entropy_with_logits_bwd(res, loss_bar):
     logits, labels = res
     chex.assert_shape(loss_bar, logits.shape[:-1])
-    logits_bar = jax.lax.logistic(logits) - labels
-    return logits_bar * loss_bar[..., None], -logits * loss_bar[..., None]
+    x, t = logits, labels
+    x_bar = (1 - t) * jax.lax.logistic(x) - t * jax.lax.logistic(-x)
+    return x_bar * loss_bar[..., None], -x * loss_bar[..., None]
 
 
 _binary_cross_entropy_with_logits.defvjp(
