@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from jaxbp._errors import argument_error
 from jaxbp.ops._case import points
-from jaxbp.ops._labels import Labels, checked, loss_case, summed
+from jaxbp.ops._labels import Labels, checked, loss_case, summed_rows
 
 
 def huber_loss(
@@ -41,9 +41,12 @@ def huber_loss(
 
 @functools.partial(jax.custom_vjp, nondiff_argnames=("delta",))
 def _huber_loss(prediction, labels, delta):
-    distance = jnp.abs(prediction - labels)
-    near = jnp.minimum(distance, delta)
-    return summed(near * (distance - near / 2))  # the square of a far one may overflow
+    def elementwise(p, t):
+        distance = jnp.abs(p - t)
+        near = jnp.minimum(distance, delta)
+        return near * (distance - near / 2)  # the square of a far one may overflow
+
+    return summed_rows(elementwise, prediction, labels)
 
 
 def huber_loss_fwd(prediction, labels, delta):

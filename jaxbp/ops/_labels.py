@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxbp._errors import argument_error, as_floats, check_shapes, describe
 from jaxbp.ops._case import Case, normal, then
+from jaxbp.ops._chunks import over_rows
 from jaxbp.ops._dtypes import accumulator
 from jaxbp.ops._sharding import alike
 
@@ -23,6 +24,15 @@ def summed(x: jax.Array) -> jax.Array:
     """The sum over the last axis."""
     wide = accumulator(x.dtype)
     return x.sum(axis=-1, dtype=wide).astype(x.dtype)
+
+
+def summed_rows(elementwise, *arrays: jax.Array) -> jax.Array:
+    """The sum over the last axis of a function of the arrays' elements."""
+
+    def step(carry, rows):
+        return carry, summed(elementwise(*rows))
+
+    return over_rows(step, (), arrays)[1]
 
 
 def checked(function: str, prediction, labels) -> tuple[jax.Array, jax.Array]:
