@@ -14,6 +14,11 @@ from jaxbp.ops._class_cross_entropy import (
     softmax_cross_entropy_with_integer_labels_bwd,
     softmax_cross_entropy_with_integer_labels_fwd,
 )
+from jaxbp.ops._contrastive import (
+    contrastive_loss,
+    contrastive_loss_bwd,
+    contrastive_loss_fwd,
+)
 from jaxbp.ops._cross_entropy import (
     binary_cross_entropy,
     binary_cross_entropy_bwd,
@@ -74,6 +79,9 @@ __all__ = [
     "binary_cross_entropy_with_logits_bwd",
     "binary_cross_entropy_with_logits_fwd",
     "catalogue",
+    "contrastive_loss",
+    "contrastive_loss_bwd",
+    "contrastive_loss_fwd",
     "cross_entropy",
     "cross_entropy_bwd",
     "cross_entropy_fwd",

@@ -85,7 +85,7 @@ def binary_cross_entropy_with_logits(
 def _binary_cross_entropy_with_logits(logits, labels):
     def elementwise(x, t):
         positive = x > 0
-        # -|x|, written so that it has a slope at 0: autodiff of this is right there too.
+        # -|x|, written with a slope at 0: autodiff of this is right there too.
         near = jnp.log1p(jnp.exp(jnp.where(positive, -x, x)))
         return near + jnp.where(positive, 1 - t, -t) * x
 

@@ -3,6 +3,7 @@
 from jaxbp.ops import (
     _activations,
     _class_cross_entropy,
+    _contrastive,
     _cross_entropy,
     _gates,
     _huber,
@@ -23,4 +24,5 @@ CASES: tuple[Case, ...] = (
     *_softmax_cross_entropy.CASES,
     *_class_cross_entropy.CASES,
     *_linear_cross_entropy.CASES,
+    *_contrastive.CASES,
 )
