@@ -30,6 +30,7 @@ from jaxbp.ops._cross_entropy import (
     cross_entropy_bwd,
     cross_entropy_fwd,
 )
+from jaxbp.ops._embedding import embedding, embedding_bwd, embedding_fwd
 from jaxbp.ops._gates import (
     add,
     add_bwd,
@@ -88,6 +89,9 @@ __all__ = [
     "dense",
     "dense_bwd",
     "dense_fwd",
+    "embedding",
+    "embedding_bwd",
+    "embedding_fwd",
     "exp",
     "exp_bwd",
     "exp_fwd",

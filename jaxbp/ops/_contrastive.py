@@ -49,9 +49,11 @@ def contrastive_loss(
         supervision" (2021), fig. 3.
     """
     x, y, scale = as_floats("contrastive_loss", x=x, y=y, scale=scale)
-    check_shapes(
-        "contrastive_loss", "x (n, d), y (n, d), scale ()", x=x, y=y, scale=scale
-    )
+    expected = "x (n, d), y (n, d), scale ()"
+    check_shapes("contrastive_loss", expected, x=x, y=y, scale=scale)
+    if len(x) == 0:
+        expected, got = "of one row at least", f"shape {x.shape}"
+        raise argument_error("contrastive_loss", "x", expected, got)
     if not isinstance(chunk, int) or chunk < 1:
         expected, got = "an integer of 1 at least", describe(chunk)
         raise argument_error("contrastive_loss", "chunk", expected, got)
