@@ -23,6 +23,16 @@ from jaxbp.ops._batch_norm import (
     batch_norm_inference_bwd,
     batch_norm_inference_fwd,
 )
+from jaxbp.ops._class_cross_entropy import (
+    softmax_cross_entropy_with_integer_labels,
+    softmax_cross_entropy_with_integer_labels_bwd,
+    softmax_cross_entropy_with_integer_labels_fwd,
+)
+from jaxbp.ops._contrastive import (
+    contrastive_loss,
+    contrastive_loss_bwd,
+    contrastive_loss_fwd,
+)
 from jaxbp.ops._cross_entropy import (
     binary_cross_entropy,
     binary_cross_entropy_bwd,
@@ -33,14 +43,16 @@ from jaxbp.ops._cross_entropy import (
     cross_entropy,
     cross_entropy_bwd,
     cross_entropy_fwd,
-    softmax_cross_entropy,
-    softmax_cross_entropy_bwd,
-    softmax_cross_entropy_fwd,
 )
 from jaxbp.ops._dropout import (
     dropout,
     dropout_bwd,
     dropout_fwd,
+)
+from jaxbp.ops._embedding import (
+    embedding,
+    embedding_bwd,
+    embedding_fwd,
 )
 from jaxbp.ops._gates import (
     add,
@@ -59,7 +71,21 @@ from jaxbp.ops._gates import (
     square_bwd,
     square_fwd,
 )
-from jaxbp.ops._linear import dense, dense_bwd, dense_fwd
+from jaxbp.ops._huber import (
+    huber_loss,
+    huber_loss_bwd,
+    huber_loss_fwd,
+)
+from jaxbp.ops._linear import (
+    dense,
+    dense_bwd,
+    dense_fwd,
+)
+from jaxbp.ops._linear_cross_entropy import (
+    linear_softmax_cross_entropy,
+    linear_softmax_cross_entropy_bwd,
+    linear_softmax_cross_entropy_fwd,
+)
 from jaxbp.ops._norms import (
     l2_normalise,
     l2_normalise_bwd,
@@ -98,6 +124,11 @@ from jaxbp.ops._softmax import (
     softmax,
     softmax_bwd,
     softmax_fwd,
+)
+from jaxbp.ops._softmax_cross_entropy import (
+    softmax_cross_entropy,
+    softmax_cross_entropy_bwd,
+    softmax_cross_entropy_fwd,
 )
 from jaxbp.ops._squared_error import (
     half_squared_error,
@@ -142,6 +173,9 @@ __all__ = [
     "clip_gradient",
     "clip_gradient_bwd",
     "clip_gradient_fwd",
+    "contrastive_loss",
+    "contrastive_loss_bwd",
+    "contrastive_loss_fwd",
     "cross_entropy",
     "cross_entropy_bwd",
     "cross_entropy_fwd",
@@ -151,6 +185,9 @@ __all__ = [
     "dropout",
     "dropout_bwd",
     "dropout_fwd",
+    "embedding",
+    "embedding_bwd",
+    "embedding_fwd",
     "exp",
     "exp_bwd",
     "exp_fwd",
@@ -160,6 +197,9 @@ __all__ = [
     "half_squared_error",
     "half_squared_error_bwd",
     "half_squared_error_fwd",
+    "huber_loss",
+    "huber_loss_bwd",
+    "huber_loss_fwd",
     "l2_normalise",
     "l2_normalise_bwd",
     "l2_normalise_fwd",
@@ -169,6 +209,9 @@ __all__ = [
     "leaky_relu",
     "leaky_relu_bwd",
     "leaky_relu_fwd",
+    "linear_softmax_cross_entropy",
+    "linear_softmax_cross_entropy_bwd",
+    "linear_softmax_cross_entropy_fwd",
     "log_sigmoid",
     "log_sigmoid_bwd",
     "log_sigmoid_fwd",
@@ -204,6 +247,9 @@ __all__ = [
     "softmax_cross_entropy",
     "softmax_cross_entropy_bwd",
     "softmax_cross_entropy_fwd",
+    "softmax_cross_entropy_with_integer_labels",
+    "softmax_cross_entropy_with_integer_labels_bwd",
+    "softmax_cross_entropy_with_integer_labels_fwd",
     "softmax_fwd",
     "softplus",
     "softplus_bwd",

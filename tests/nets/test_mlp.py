@@ -57,8 +57,9 @@ def test_init_is_glorot_and_reproducible():
 
 
 def test_a_batch_costs_no_loop():
-    net = nets.mlp((3, 4, 2), loss="softmax_cross_entropy")
-    params, batch = net.init(KEY), (jnp.ones((7, 3)), jnp.ones((7, 2)))
+    # Large enough that no product is written as a sum of elementwise ones.
+    net = nets.mlp((30, 40, 20), loss="softmax_cross_entropy")
+    params, batch = net.init(KEY), (jnp.ones((70, 30)), jnp.ones((70, 20)))
     text = jax.jit(jax.grad(net.loss)).lower(params, batch).as_text()
     assert "while" not in text
     assert text.count("dot_general") == 5  # forward 2, weights 2, one hidden
