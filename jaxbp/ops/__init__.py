@@ -9,6 +9,7 @@ from jaxbp.ops._activations import (
     softmax_bwd,
     softmax_fwd,
 )
+from jaxbp.ops._attention import attention, attention_bwd, attention_fwd
 from jaxbp.ops._cross_entropy import (
     binary_cross_entropy,
     binary_cross_entropy_bwd,
@@ -54,6 +55,9 @@ __all__ = [
     "add",
     "add_bwd",
     "add_fwd",
+    "attention",
+    "attention_bwd",
+    "attention_fwd",
     "binary_cross_entropy",
     "binary_cross_entropy_bwd",
     "binary_cross_entropy_fwd",

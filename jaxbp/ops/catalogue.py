@@ -1,6 +1,13 @@
 """Every op of the library, once: tests, benchmarks and tables read this list."""
 
-from jaxbp.ops import _activations, _cross_entropy, _gates, _linear, _squared_error
+from jaxbp.ops import (
+    _activations,
+    _attention,
+    _cross_entropy,
+    _gates,
+    _linear,
+    _squared_error,
+)
 from jaxbp.ops._case import Case
 
 CASES: tuple[Case, ...] = (
@@ -9,4 +16,5 @@ CASES: tuple[Case, ...] = (
     *_linear.CASES,
     *_squared_error.CASES,
     *_cross_entropy.CASES,
+    *_attention.CASES,
 )
