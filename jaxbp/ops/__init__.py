@@ -41,7 +41,10 @@ from jaxbp.ops._gates import (
     square_bwd,
     square_fwd,
 )
+from jaxbp.ops._gru import gru, gru_bwd, gru_fwd
 from jaxbp.ops._linear import dense, dense_bwd, dense_fwd
+from jaxbp.ops._lstm import lstm, lstm_bwd, lstm_fwd
+from jaxbp.ops._rnn import rnn, rnn_bwd, rnn_fwd
 from jaxbp.ops._squared_error import (
     half_squared_error,
     half_squared_error_bwd,
@@ -74,15 +77,24 @@ __all__ = [
     "exp",
     "exp_bwd",
     "exp_fwd",
+    "gru",
+    "gru_bwd",
+    "gru_fwd",
     "half_squared_error",
     "half_squared_error_bwd",
     "half_squared_error_fwd",
+    "lstm",
+    "lstm_bwd",
+    "lstm_fwd",
     "multiply",
     "multiply_bwd",
     "multiply_fwd",
     "reciprocal",
     "reciprocal_bwd",
     "reciprocal_fwd",
+    "rnn",
+    "rnn_bwd",
+    "rnn_fwd",
     "sigmoid",
     "sigmoid_bwd",
     "sigmoid_fwd",

@@ -50,10 +50,12 @@ def plain_forward(q, k, v, mask, setting: Setting):
     highest = jax.lax.stop_gradient(s.max(axis=-1, initial=-jnp.inf))
     highest = jnp.where(jnp.isneginf(highest), 0, highest)
     e = jnp.exp(s - highest[..., None])
-    return _normalised(_dot(e.astype(v.dtype), v), highest, e.sum(axis=-1), v.dtype)
+    total = _dot(e.astype(v.dtype), v)
+    return _normalised((total, highest, e.sum(axis=-1)), v.dtype)
 
 
-def _normalised(total, highest, weight, dtype):
+def _normalised(sums, dtype):
+    total, highest, weight = sums
     blind = weight == 0
     highest, weight = jnp.where(blind, 0, highest), jnp.where(blind, 1, weight)
     return (total / weight[..., None]).astype(dtype), highest, weight
@@ -185,8 +187,8 @@ def forward(q, k, v, mask, setting):
         lowest = nothing + jnp.finfo(wide).min
         empty = nothing[..., None] * jnp.zeros(v.shape[-1], wide)
         carry = empty, lowest, nothing
-        sums = jax.lax.fori_loop(0, grid.visited(i), look, carry)
-        y, highest, weight = _normalised(*sums, v.dtype)
+        carry = jax.lax.fori_loop(0, grid.visited(i), look, carry)
+        y, highest, weight = _normalised(carry, v.dtype)
         return None, (y, highest[..., None], weight[..., None])
 
     _, outs = jax.lax.scan(row, None, jnp.arange(grid.rows))

@@ -5,7 +5,10 @@ from jaxbp.ops import (
     _attention,
     _cross_entropy,
     _gates,
+    _gru,
     _linear,
+    _lstm,
+    _rnn,
     _squared_error,
 )
 from jaxbp.ops._case import Case
@@ -17,4 +20,7 @@ CASES: tuple[Case, ...] = (
     *_squared_error.CASES,
     *_cross_entropy.CASES,
     *_attention.CASES,
+    *_rnn.CASES,
+    *_gru.CASES,
+    *_lstm.CASES,
 )
