@@ -24,6 +24,7 @@ from jaxbp.ops._cross_entropy import (
     softmax_cross_entropy_bwd,
     softmax_cross_entropy_fwd,
 )
+from jaxbp.ops._cumulative import cumlogsumexp, cumlogsumexp_bwd, cumlogsumexp_fwd
 from jaxbp.ops._gates import (
     add,
     add_bwd,
@@ -42,6 +43,11 @@ from jaxbp.ops._gates import (
     square_fwd,
 )
 from jaxbp.ops._gru import gru, gru_bwd, gru_fwd
+from jaxbp.ops._hmm import (
+    hmm_log_likelihood,
+    hmm_log_likelihood_bwd,
+    hmm_log_likelihood_fwd,
+)
 from jaxbp.ops._linear import dense, dense_bwd, dense_fwd
 from jaxbp.ops._lstm import lstm, lstm_bwd, lstm_fwd
 from jaxbp.ops._rnn import rnn, rnn_bwd, rnn_fwd
@@ -71,6 +77,9 @@ __all__ = [
     "cross_entropy",
     "cross_entropy_bwd",
     "cross_entropy_fwd",
+    "cumlogsumexp",
+    "cumlogsumexp_bwd",
+    "cumlogsumexp_fwd",
     "dense",
     "dense_bwd",
     "dense_fwd",
@@ -83,6 +92,9 @@ __all__ = [
     "half_squared_error",
     "half_squared_error_bwd",
     "half_squared_error_fwd",
+    "hmm_log_likelihood",
+    "hmm_log_likelihood_bwd",
+    "hmm_log_likelihood_fwd",
     "lstm",
     "lstm_bwd",
     "lstm_fwd",

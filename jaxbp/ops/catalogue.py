@@ -4,8 +4,10 @@ from jaxbp.ops import (
     _activations,
     _attention,
     _cross_entropy,
+    _cumulative,
     _gates,
     _gru,
+    _hmm,
     _linear,
     _lstm,
     _rnn,
@@ -23,4 +25,6 @@ CASES: tuple[Case, ...] = (
     *_rnn.CASES,
     *_gru.CASES,
     *_lstm.CASES,
+    *_hmm.CASES,
+    *_cumulative.CASES,
 )

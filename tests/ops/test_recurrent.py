@@ -87,11 +87,8 @@ def test_what_does_not_fit_is_refused():
         ops.rnn(x, h0, wx, wh, b, np.array([1, 2, 3]))
     with pytest.raises(ValueError, match="wx's first is 2"):
         ops.rnn(x[..., :1], h0, wx, wh, b)
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=r"expected wh to be of shape \(h, 4h\); got"):
         ops.lstm(x, h0, h0, wx, wh, b)
-    assert str(caught.value) == (
-        "jaxbp.lstm: expected wh to be of shape (h, 4h); got shape (2, 2)."
-    )
 
 
 def _temp_bytes(f, *sizes, family):
@@ -126,9 +123,8 @@ def test_temporary_memory_beside_autodiff(name, sizes, most):
 @every_op
 def test_temporary_memory_is_linear_in_the_length(family):
     f = _case(family).function
-    at = [
-        _temp_bytes(f, (2,), t, 16, 16, family=family) for t in (256, 512, 1024, 2048)
-    ]
+    lengths = 1024, 2048, 4096, 8192
+    at = [_temp_bytes(f, (2,), t, 16, 16, family=family) for t in lengths]
     steps = np.diff(at)
     # Equal slopes: twice the length, twice the difference.
     assert np.allclose(steps[1:], 2 * steps[:-1], rtol=0.01)
@@ -142,16 +138,10 @@ def test_a_rule_that_takes_the_state_after_for_the_one_before_is_reported():
     def bwd(res, bars):
         x_bar, h0_bar, wx_bar, wh_bar, b_bar, _ = ops.rnn_bwd(res, bars)
         ys, y_bar = res[-1], bars[0]
-        before = jnp.concatenate([res[1][None], ys[:-1]])
-        # Its last step alone, with h after the step in place of h before it.
+        # In its last step h after the step stands in place of h before it.
         z_bar = (y_bar[-1] + bars[1]) * (1 - ys[-1] ** 2)
-        return (
-            x_bar,
-            h0_bar,
-            wx_bar,
-            wh_bar + jnp.outer(ys[-1] - before[-1], z_bar),
-            b_bar,
-        )
+        wh_bar = wh_bar + jnp.outer(ys[-1] - ys[-2], z_bar)
+        return x_bar, h0_bar, wx_bar, wh_bar, b_bar
 
     faulty.defvjp(lambda *a: ops.rnn_fwd(*a, None), bwd)
     *args, _ = _arrays(_rnn, (), 3, 2, 2)
