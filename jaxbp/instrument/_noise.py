@@ -83,8 +83,10 @@ def _moved(rng, values, amounts):
             continue
         unit = float(jnp.finfo(dtype).eps)
         signs = rng.choice((-unit, unit), size=np.shape(value))
-        # An exact 0 is exact: a product with 0, an empty sum, a masked entry.
-        shift = jnp.where(value == 0, 0, amount * signs.astype(dtype))
+        # An exact 0 is exact: a product with 0, an empty sum, a masked entry. So is an
+        # infinity, of which a unit up or down would make NaN.
+        exact = (value == 0) | jnp.isinf(value)
+        shift = jnp.where(exact, 0, amount * signs.astype(dtype))
         moved.append((value + shift).astype(dtype))
     return moved
 
