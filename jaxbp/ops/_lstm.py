@@ -71,7 +71,7 @@ def _gates(zx, zh):
 
 def _slopes(zx, zh, before, after):
     i, f, g, o = _gates(zx, zh)
-    before, y = before[1].astype(zx.dtype), jnp.tanh(after[1].astype(zx.dtype))
+    before, y = before[1], jnp.tanh(after[1])
     of_c = g * i * (1 - i), before * f * (1 - f), i * (1 - g * g)
     return of_c, y * o * (1 - o), o * (1 - y * y), f
 

@@ -63,6 +63,10 @@ def product(a, w):
     return jnp.matmul(a, w, preferred_element_type=accumulator(w.dtype))
 
 
+def _wide(arrays):
+    return tuple(x.astype(accumulator(x.dtype)) for x in arrays)
+
+
 def _first(x):
     """The axis of time, second to last, in front: what a scan walks over."""
     return jnp.moveaxis(x, -2, 0)
@@ -118,14 +122,15 @@ def _in_chunks(body, carry, length, *, reverse=False):
 
 def forward(cell: Cell, x, state, wx, wh, biases, lengths):
     """States after every step, (*n, t, h), 0 after the end; and the last one."""
-    bx, *bh = biases
+    bx, *bh = _wide(biases)
 
     def chunk(state, start, size):
         zx = _first(product(_cut(x, start, size), wx) + bx)
 
         def step(state, inputs):
             zx, live = inputs
-            new = cell.step(zx, sum(bh, product(state[0], wh)), state)
+            zh = sum(bh, product(state[0], wh))
+            new = cell.step(zx, zh, _wide(state))
             new = tuple(s.astype(x.dtype) for s in new)
             kept = tuple(_where(live, a, b) for a, b in zip(new, state, strict=True))
             return kept, tuple(_where(live, a, 0) for a in new)
@@ -146,7 +151,7 @@ def _before(first, states, start, size):
 
 def backward(cell: Cell, x, state, wx, wh, biases, lengths, states, y_bar, bars):
     """Cotangents of x, the first state, both weights and the biases."""
-    bx, *bh = biases
+    bx, *bh = _wide(biases)
     wide = accumulator(x.dtype)
     turned = wh.T
 
@@ -166,7 +171,7 @@ def backward(cell: Cell, x, state, wx, wh, biases, lengths, states, y_bar, bars)
         after = tuple(_first(_cut(s, start, size)) for s in states)
         zx = product(x_here, wx) + bx
         zh = sum(bh, product(before[0], wh))
-        slopes = cell.slopes(zx, zh, before, after)
+        slopes = cell.slopes(zx, zh, _wide(before), _wide(after))
         y_bar_here = _first(_cut(y_bar, start, size)).astype(wide)
         inputs = slopes, y_bar_here, _live(lengths, start, size)
         bars, zx_bar = jax.lax.scan(step, bars, inputs, reverse=True)
@@ -177,9 +182,8 @@ def backward(cell: Cell, x, state, wx, wh, biases, lengths, states, y_bar, bars)
         sums = tuple(a + b for a, b in zip(sums, new, strict=True))
         return (bars, sums), product(zx_bar, wx.T).astype(x.dtype)
 
-    bars = tuple(bar.astype(wide) for bar in bars)
     sums = tuple(jnp.zeros_like(w, wide) for w in (wx, wh, *biases))
-    carry = bars, sums
+    carry = _wide(bars), sums
     (bars, sums), x_bar = _in_chunks(chunk, carry, x.shape[-2], reverse=True)
     bars, sums = ([a.astype(x.dtype) for a in group] for group in (bars, sums))
     return x_bar, tuple(bars), *sums

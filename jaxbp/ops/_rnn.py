@@ -52,7 +52,7 @@ def rnn(
 
 _CELL = recurrent.Cell(
     step=lambda zx, zh, state: (jnp.tanh(zx + zh),),
-    slopes=lambda zx, zh, before, after: 1 - jnp.square(after[0].astype(zx.dtype)),
+    slopes=lambda zx, zh, before, after: 1 - jnp.square(after[0]),
     back=lambda bars, slope: (bars[0] * slope, (jnp.zeros_like(slope),)),
 )
 
