@@ -15,6 +15,11 @@ from jaxbp.ops._activations import (
     tanh_bwd,
     tanh_fwd,
 )
+from jaxbp.ops._attention import (
+    attention,
+    attention_bwd,
+    attention_fwd,
+)
 from jaxbp.ops._batch_norm import (
     batch_norm,
     batch_norm_bwd,
@@ -44,6 +49,11 @@ from jaxbp.ops._cross_entropy import (
     cross_entropy_bwd,
     cross_entropy_fwd,
 )
+from jaxbp.ops._cumulative import (
+    cumlogsumexp,
+    cumlogsumexp_bwd,
+    cumlogsumexp_fwd,
+)
 from jaxbp.ops._dropout import (
     dropout,
     dropout_bwd,
@@ -71,6 +81,16 @@ from jaxbp.ops._gates import (
     square_bwd,
     square_fwd,
 )
+from jaxbp.ops._gru import (
+    gru,
+    gru_bwd,
+    gru_fwd,
+)
+from jaxbp.ops._hmm import (
+    hmm_log_likelihood,
+    hmm_log_likelihood_bwd,
+    hmm_log_likelihood_fwd,
+)
 from jaxbp.ops._huber import (
     huber_loss,
     huber_loss_bwd,
@@ -85,6 +105,11 @@ from jaxbp.ops._linear_cross_entropy import (
     linear_softmax_cross_entropy,
     linear_softmax_cross_entropy_bwd,
     linear_softmax_cross_entropy_fwd,
+)
+from jaxbp.ops._lstm import (
+    lstm,
+    lstm_bwd,
+    lstm_fwd,
 )
 from jaxbp.ops._norms import (
     l2_normalise,
@@ -113,6 +138,11 @@ from jaxbp.ops._rectifiers import (
     swiglu,
     swiglu_bwd,
     swiglu_fwd,
+)
+from jaxbp.ops._rnn import (
+    rnn,
+    rnn_bwd,
+    rnn_fwd,
 )
 from jaxbp.ops._softmax import (
     log_softmax,
@@ -157,6 +187,9 @@ __all__ = [
     "add",
     "add_bwd",
     "add_fwd",
+    "attention",
+    "attention_bwd",
+    "attention_fwd",
     "batch_norm",
     "batch_norm_bwd",
     "batch_norm_fwd",
@@ -179,6 +212,9 @@ __all__ = [
     "cross_entropy",
     "cross_entropy_bwd",
     "cross_entropy_fwd",
+    "cumlogsumexp",
+    "cumlogsumexp_bwd",
+    "cumlogsumexp_fwd",
     "dense",
     "dense_bwd",
     "dense_fwd",
@@ -194,9 +230,15 @@ __all__ = [
     "gelu",
     "gelu_bwd",
     "gelu_fwd",
+    "gru",
+    "gru_bwd",
+    "gru_fwd",
     "half_squared_error",
     "half_squared_error_bwd",
     "half_squared_error_fwd",
+    "hmm_log_likelihood",
+    "hmm_log_likelihood_bwd",
+    "hmm_log_likelihood_fwd",
     "huber_loss",
     "huber_loss_bwd",
     "huber_loss_fwd",
@@ -221,6 +263,9 @@ __all__ = [
     "logsumexp",
     "logsumexp_bwd",
     "logsumexp_fwd",
+    "lstm",
+    "lstm_bwd",
+    "lstm_fwd",
     "multiply",
     "multiply_bwd",
     "multiply_fwd",
@@ -236,6 +281,9 @@ __all__ = [
     "rms_norm",
     "rms_norm_bwd",
     "rms_norm_fwd",
+    "rnn",
+    "rnn_bwd",
+    "rnn_fwd",
     "sigmoid",
     "sigmoid_bwd",
     "sigmoid_fwd",

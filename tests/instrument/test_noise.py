@@ -59,6 +59,11 @@ def test_an_exact_zero_stays_exact():
     assert _noise(lambda x: (x * 0.0) @ x, jnp.ones(3)) == 0
 
 
+def test_an_infinity_on_the_way_is_exact():
+    x = jnp.ones(3)
+    assert np.isfinite(_noise(lambda x: jnp.exp(-(x / 0.0)) + x * 3.1, x)).all()
+
+
 def test_noise_is_found_inside_scans_and_branches():
     def looped(x):
         return jax.lax.scan(lambda c, _: (c + 1e8 - 1e8, None), x, None, length=3)[0]
