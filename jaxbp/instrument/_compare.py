@@ -1,6 +1,7 @@
 """compare(f, *args): is the hand-written gradient the gradient, and who says so."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal
@@ -12,7 +13,7 @@ import numpy as np
 from jaxbp._errors import argument_error, describe, function_name
 from jaxbp._jaxpr import find_rules, is_differentiable, is_tracer, out_of_reach
 from jaxbp.instrument._answers import first_line
-from jaxbp.instrument._comparison import Comparison, worst_of
+from jaxbp.instrument._comparison import FAILED, Comparison, worst_of
 from jaxbp.instrument._contract import repeatable, sparsely
 from jaxbp.instrument._coverage import Coverage
 from jaxbp.instrument._precision import in_low_precision
@@ -87,13 +88,22 @@ def compare(
     program, precision, note = _traced(asked)
     narrow = any(map(_narrow, jax.tree.leaves((args, kwargs))))
     numbers = None
-    with precision:
+    with precision():
         answers = Testimony(program, program.inputs, paths, seed)
         coverage = Coverage(program.manual, program.inputs)
         findings = answers.findings(purposely, callers=bool(note) or not narrow)
         if findings:
             findings = repeatable(answers, findings)
             findings = worse(findings, sparsely(answers, purposely), ours=True)
+    if narrow and findings and not (note or answers.refused):
+        working = traced(f, args, kwargs, reference)
+        there = Testimony(working, working.inputs, paths, seed)
+        further = in_low_precision(there, answers, purposely)
+        findings = worse(findings, further, ours=False)
+    with precision():
+        # Where the caller's own point shows a mistake, quick need not look for one.
+        failed = any(finding.verdict in FAILED for finding in findings)
+        if findings and (effort == "full" or not failed):
             few = _FEW if effort == "full" else 0
             for further in look_around(asked, answers, coverage, few):
                 findings = worse(findings, further, ours=True)
@@ -106,11 +116,6 @@ def compare(
         if numeric and findings and not note:
             numbers = answers.numeric_gradient()
             findings = [_with_numeric(f, paths, numbers) for f in findings]
-    if narrow and findings and not (note or answers.refused):
-        working = traced(f, args, kwargs, reference)
-        there = Testimony(working, working.inputs, paths, seed)
-        further = in_low_precision(there, answers, purposely)
-        findings = worse(findings, further, ours=False)
     if effort == "full" and findings and not note:
         for further in look_at_dtypes(asked, answers):
             findings = worse(findings, further, ours=True)
@@ -182,8 +187,8 @@ def _traced(asked: Question):
     except Exception as error:
         program = traced(asked.f, asked.args, asked.kwargs, asked.reference)
         note = "judged in the caller's dtype, float64 does not trace: "
-        return program, nullcontext(), note + first_line(error)
-    return program, jax.enable_x64(True), ""
+        return program, nullcontext, note + first_line(error)
+    return program, functools.partial(jax.enable_x64, True), ""
 
 
 def _traced_in_float64(asked: Question):

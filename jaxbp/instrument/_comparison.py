@@ -21,7 +21,7 @@ Verdict = Literal[
 ]
 # From the worst to the best: the verdict of the whole is the first that occurs.
 VERDICTS: tuple[Verdict, ...] = Verdict.__args__  # pyright: ignore
-_FAILED = VERDICTS[:3]
+FAILED = VERDICTS[:3]
 SCHEMA = 1
 
 
@@ -75,7 +75,7 @@ class Comparison:
     @property
     def ok(self) -> bool:
         """False for `broken-contract`, `wrong` and `unproven`."""
-        failed = {*_FAILED, "less-accurate"} if self.accuracy else _FAILED
+        failed = {*FAILED, "less-accurate"} if self.accuracy else FAILED
         return self.verdict not in failed
 
     def to_dict(self) -> dict[str, Any]:

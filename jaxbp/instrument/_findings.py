@@ -6,15 +6,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jaxbp.instrument._comparison import (
+    FAILED,
     SCHEMA,
-    VERDICTS,
     Finding,
     Verdict,
     _jsonable,
     _number,
 )
-
-FAILED = VERDICTS[:3]
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.errors import UnexpectedTracerError
 
-from jaxbp.instrument._comparison import VERDICTS, Finding, Worst
+from jaxbp.instrument._comparison import FAILED, VERDICTS, Finding, Worst
 from jaxbp.instrument._evidence import Evidence
-from jaxbp.instrument._findings import FAILED, LinkFinding
+from jaxbp.instrument._findings import LinkFinding
 from jaxbp.instrument._judge import ASKED, judge, worst_elements
 from jaxbp.instrument._met import Call, Link
 from jaxbp.instrument._pair import Answer, Pair, beyond

@@ -61,7 +61,8 @@ def points(
     rng = np.random.default_rng((seed, 1))
     specials = [*_PLAIN, *constants, *_EXTREME]
     for name, new in _everywhere(inputs, specials, rng):
-        yield from _tame(name, inputs, [new(x) for x in _arrays(inputs)], finite)
+        values = [_changed_finite(x, new) for x in _arrays(inputs)]
+        yield from _tame(name, inputs, values, finite)
     for name, values in _one_by_one(inputs, specials, rng):
         yield from _tame(name, inputs, values, finite)
     for name, values in _unbounded(inputs):
@@ -209,7 +210,14 @@ def _moved(inputs, values, keep) -> list[Any]:
     return moved
 
 
+def _changed_finite(x, new):
+    """Infinities, as masks write them, stay where they are."""
+    with np.errstate(all="ignore"):
+        return np.where(np.isfinite(x), new(x), x)
+
+
 def _scale(x):
+    x = x[np.isfinite(x)]
     rms = float(np.sqrt(np.mean(np.square(x)))) if x.size else 0.0
     return rms or 1.0
 

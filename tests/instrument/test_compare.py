@@ -169,11 +169,9 @@ def test_choices_at_a_tie_have_to_fit_together():
 
         return rule(jnp.max, bwd)
 
-    first = compare(largest(lambda t: t * jnp.array([1.0, 0.0, 0.0])), tied)
-    assert first.verdict == "kink"
-    low = tied.astype(jnp.float32)
-    unevenly = largest(lambda t: t * jnp.array([1, 0, 0], t.dtype))
-    assert compare(unevenly, low).verdict == "kink"
+    first = largest(lambda ties: jnp.where(jnp.cumsum(ties) == 1, ties, 0))
+    for dtype in (jnp.float64, jnp.float32):
+        assert compare(first, tied.astype(dtype)).verdict == "kink"
     assert compare(largest(lambda t: t), tied).verdict == "wrong"
     assert compare(largest(lambda t: t / t.sum()), tied).verdict == "right"
 
@@ -223,7 +221,7 @@ def test_the_callers_dtype_has_its_own_contract():
         return (y_bar * jnp.exp(x) / (1 + jnp.exp(x)),)
 
     softplus = rule(jax.nn.softplus, overflows)
-    assert compare(softplus, x).ok
+    assert not compare(softplus, x).ok  # which looks at large values too
     assert compare(softplus, x * 100).findings[0].kind == "overflow"
 
     def only_wide(x, y_bar):

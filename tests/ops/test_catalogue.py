@@ -15,7 +15,7 @@ from jaxbp import audit, compare, ops
 from jaxbp.ops.catalogue import CASES
 
 KEY = jax.random.key(7)
-REGIMES = [(case, regime) for case in CASES for regime in case.inputs]
+REGIMES = [(c, regime) for c in CASES for regime in c.inputs if regime != "ordinary"]
 every_op = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 # JAX 0.10.2's new representation of rules cannot remat one with a static or a None
 # argument.
@@ -67,30 +67,59 @@ def _assert_close(actual, expected):
     jax.tree.map(close, actual, expected)
 
 
-@pytest.mark.parametrize(
+@every_op
+def test_value_and_gradient_are_those_of_the_plain_form(case):
+    expected = "surrogate" if case.surrogate else "right"
+    comparison = _compared(case, _inputs(case))
+    assert {f.verdict for f in comparison.findings} == {expected}, comparison
+
+
+def _compared(case, args):
+    against = {"reference": case.plain, "surrogate": case.surrogate}
+    return compare(case.function, *args, **against, seed=3)
+
+
+every_regime = pytest.mark.parametrize(
     ("case", "regime"),
     REGIMES,
     ids=[f"{case.name}-{regime}" for case, regime in REGIMES],
 )
-def test_value_and_gradient_are_those_of_the_plain_form(case, regime):
+
+
+@every_regime
+def test_in_every_regime_it_is_the_plain_form_where_that_is_finite(case, regime):
     args = _inputs(case, regime)
-    comparison = compare(
-        case.function,
-        *args,
-        reference=case.plain,
-        surrogate=case.surrogate,
-        seed=3,
+    (ys, bars), (plain_ys, plain_bars) = (
+        _pull(f, args) for f in (case.function, case.plain)
     )
-    floats = _in_floats(case.function, args)[1]
-    verdicts = {finding.verdict for finding in comparison.findings}
-    if all(x.size == 0 for x in floats):
-        assert verdicts == {"surrogate" if case.surrogate else "unproven"}, comparison
+    pairs = [*zip(ys, plain_ys, strict=True)]
+    if not case.surrogate:
+        pairs += zip(bars, plain_bars, strict=True)
+    if not all(_near(*pair) for pair in pairs):
+        # Rounding may be worse than a hundred units there: the instrument measures it.
+        comparison = _compared(case, args)
+        assert comparison.ok, comparison
+        assert comparison.verdict != "less-accurate", comparison
+
+
+def _near(hand, plain):
+    told = jnp.isfinite(plain)
+    scale = jnp.max(jnp.abs(plain), initial=0.0, where=told)
+    off = jnp.max(jnp.abs(hand - plain), initial=0.0, where=told)
+    return off <= 100 * 2.3e-16 * scale and (hand == plain)[~told].all()
+
+
+@pytest.mark.slow
+@every_regime
+def test_in_every_regime_the_instrument_finds_nothing(case, regime):
+    args = _inputs(case, regime)
+    comparison = _compared(case, args)
+    if all(x.size == 0 for x in _in_floats(case.function, args)[1]):
+        expected = "surrogate" if case.surrogate else "unproven"
+        assert {f.verdict for f in comparison.findings} == {expected}, comparison
         return
     assert comparison.ok, comparison
-    if regime == "ordinary":
-        expected = {"surrogate"} if case.surrogate else {"right"}
-        assert verdicts == expected, comparison
-    assert "less-accurate" not in verdicts, comparison
+    assert comparison.verdict != "less-accurate", comparison
 
 
 @every_op
