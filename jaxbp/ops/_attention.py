@@ -43,7 +43,7 @@ def attention(
             cotangent.
         causal: query i looks at keys 0 … i only (also where t and s differ).
         scale: the factor c of the scores; $1/\sqrt d$ if None.
-        block: length of a block of queries and of keys; if None 256 for one head, and
+        block: length of a block of queries and of keys; if None 512 for one head, and
             128 for several, whose blocks are worked on together.
     Returns:
         a mean of values a query; 0, with gradient 0, where it may look at no key.
@@ -87,7 +87,7 @@ def _setting(q, causal, scale, block) -> blocks.Setting:
     if scale is None:
         scale = max(1, q.shape[-1]) ** -0.5
     if block is None:
-        block = 256 if q.ndim == 2 or q[..., 0, 0].size == 1 else 128
+        block = 512 if q.ndim == 2 or q[..., 0, 0].size == 1 else 128
     return blocks.Setting(causal, scale, block)
 
 

@@ -11,8 +11,8 @@ from jaxbp.ops import _logs as logs
 from jaxbp.ops._case import Case, normal, points
 from jaxbp.ops._dtypes import accumulator
 
-# A piece is 16 blocks of 64: the 64 steps of a loop go through all blocks together.
-_BLOCK, _BLOCKS = 64, 16
+# A piece is 4 blocks of 64: the 64 steps of a loop go through all blocks together.
+_BLOCK, _BLOCKS = 64, 4
 
 
 def cumlogsumexp(x: ArrayLike) -> Float[Array, "*n k"]:
