@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxbp._jaxpr import is_differentiable
+from jaxbp._steps import holds, is_floating
 from jaxbp.instrument._answers import first_line
 from jaxbp.instrument._boundaries import boundaries, sentinels
 from jaxbp.instrument._comparison import VERDICTS, Finding, elsewhere
@@ -43,6 +44,10 @@ def look_around(
     program = answers.program
     if program.is_large and not few:
         return
+    # The pullback holds what the rules' own forward and backward passes compare with.
+    written = program.manual.read(answers.inputs, answers.probes[-1])
+    if holds(program.auto.jaxpr, _may_not_end) or holds(written, _may_not_end):
+        return
 
     def finite(inputs):
         try:  # without autodiff, fwd's values are what there is
@@ -54,8 +59,6 @@ def look_around(
             return False
         return all(np.isfinite(out).all() for out in outputs)
 
-    # The pullback holds what the rules' own forward and backward passes compare with.
-    written = program.manual.read(answers.inputs, answers.probes[-1])
     constants = boundaries(program.auto.jaxpr, written)
     marks = sentinels(program.auto.jaxpr, written)
     found = points(answers.inputs, constants, marks, asked.seed, finite)
@@ -68,6 +71,14 @@ def look_around(
         except jax.errors.JaxRuntimeError:  # a callback that refuses such values
             continue
         yield elsewhere(findings, point.name)
+
+
+def _may_not_end(eqn: Any) -> bool:
+    """A loop that ends when values say so: at values of ours it may go on for ever."""
+    if eqn.primitive.name != "while":
+        return False
+    tests = eqn.params["cond_jaxpr"].eqns
+    return any(is_floating(v.aval) for test in tests for v in test.invars)
 
 
 def look_further(asked: Question, answers: Testimony) -> Iterator[list[Finding]]:
@@ -98,6 +109,8 @@ def look_at_dtypes(asked: Question, answers: Testimony) -> Iterator[list[Finding
             continue
         for variant in variants:
             leaves = list(filter(is_differentiable, jax.tree.leaves(variant[1:])))
+            if not all(np.isfinite(np.asarray(x, complex)).all() for x in leaves):
+                continue  # too large for this dtype, or infinite from the start
             try:
                 there = Testimony(narrow, leaves, asked.paths, asked.seed, count=1)
             except Exception:  # of which it takes no gradient

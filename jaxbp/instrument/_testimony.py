@@ -113,7 +113,9 @@ class Testimony(Answers):
             if multiple is None:
                 continue
             finite = np.isfinite(once) & np.isfinite(scaled)
-            multiple = np.where(finite, multiple, 0)
+            # Below the smallest normal number a power of two does round.
+            tiny = float(jnp.finfo(once.dtype).tiny) * _TIMES
+            multiple = np.where(finite & (np.abs(once) > tiny), multiple, 0)
             if not multiple.any():
                 continue
             worst = worst_at(scaled, once, int(worst_elements(multiple)[0]))

@@ -247,7 +247,7 @@ def test_the_callers_dtype_has_its_own_contract():
 def test_a_rule_that_took_no_part_proves_nothing():
     bad = rule(jnp.sin, lambda x, y_bar: (7 * y_bar,))
     for f in (
-        lambda x: jax.lax.cond(x.sum() > 1e9, bad, jnp.cos, x),
+        lambda x: jax.lax.cond(x.sum() > 1e35, bad, jnp.cos, x),
         lambda x: x * bad(jnp.ones(3, x.dtype)).sum(),
         lambda x: jax.lax.stop_gradient(bad(x)) + x,
     ):

@@ -32,8 +32,8 @@ def taken(comparison):
 
 def test_the_arms_of_every_branch_are_told():
     def f(x):
-        x = jnp.where(x > 50, x * x, sine(x))
-        x = jnp.maximum(x, -100.0)
+        x = jnp.where(jnp.sin(x) > 2, x * x, sine(x))
+        x = jnp.maximum(x, -1e35)
         x = jax.lax.clamp(-7.0, x, 0.5)
         return jax.lax.cond(x[0, 0] > 9, jnp.exp, jnp.negative, x)
 
@@ -68,9 +68,9 @@ def test_branches_in_loops_rules_and_backward_passes_are_told():
         return guarded(y) + more
 
     def bwd(x, g):
-        return (jnp.where(x > 1e3, g, jnp.cos(x) * g),)
+        return (jnp.where(x > 1e35, g, jnp.cos(x) * g),)
 
-    guarded = rule(lambda x: jnp.where(x > 1e3, x, jnp.sin(x)), bwd)
+    guarded = rule(lambda x: jnp.where(x > 1e35, x, jnp.sin(x)), bwd)
     comparison = compare(f, jnp.concatenate([X, -X]))
     assert comparison.ok, comparison
     assert taken(comparison) == [
@@ -89,7 +89,7 @@ def test_no_branch_no_line():
 
 def test_a_hand_written_arm_that_is_never_taken_leaves_it_unproven():
     def f(x):
-        return jax.lax.cond(x.sum() > 1e4, sine, cosine, x)
+        return jax.lax.cond(x.sum() > 1e35, sine, cosine, x)
 
     comparison = compare(f, X)
     assert comparison.verdict == "unproven"
@@ -97,7 +97,7 @@ def test_a_hand_written_arm_that_is_never_taken_leaves_it_unproven():
     assert "arm 1" in comparison.note
 
     def plain(x):
-        return jax.lax.cond(x.sum() > 1e4, jnp.exp, cosine, x)
+        return jax.lax.cond(x.sum() > 1e35, jnp.exp, cosine, x)
 
     assert compare(plain, X).ok
 
@@ -106,15 +106,14 @@ def test_a_hand_written_arm_that_another_point_takes_is_proven():
     def f(x):
         return jax.lax.cond(x.sum() > 40, sine, cosine, x)
 
-    assert not compare(f, X).ok
-    comparison = compare(f, X, effort="full")
+    comparison = compare(f, X)
     assert comparison.ok, comparison
     assert taken(comparison) == [("cond", (True, True))]
 
 
 def test_an_arm_inside_a_rule_is_said_and_no_more():
     def primal(x):
-        return jax.lax.cond(x.sum() > 1e4, sine, jnp.cos, x)
+        return jax.lax.cond(x.sum() > 1e35, sine, jnp.cos, x)
 
     f = rule(primal, lambda x, g: jax.vjp(primal, x)[1](g))
     comparison = compare(f, X)

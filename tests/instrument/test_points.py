@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ordinary import agrees_with_autodiff
 
 from jaxbp import compare
 from jaxbp.instrument._boundaries import boundaries
@@ -124,7 +125,7 @@ HIDDEN = {
 @pytest.mark.parametrize("name", HIDDEN)
 def test_what_ordinary_arguments_hide_is_found(name):
     f, args = HIDDEN[name]
-    assert compare(f, *args).ok  # hidden indeed
+    assert agrees_with_autodiff(f, args)  # hidden indeed
     comparison = compare(f, *args, effort="full")
     assert comparison.verdict in ("wrong", "broken-contract"), comparison
 

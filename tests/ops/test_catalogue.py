@@ -122,6 +122,7 @@ def test_in_every_regime_the_instrument_finds_nothing(case, regime):
     assert comparison.verdict != "less-accurate", comparison
 
 
+@pytest.mark.slow
 @every_op
 def test_every_rule_inside_is_right_where_it_is_met(case):
     if case.surrogate:
@@ -177,6 +178,7 @@ def test_a_zero_cotangent_gives_zero(case):
         assert not bar.any()
 
 
+@pytest.mark.slow
 @every_op
 def test_second_derivatives_are_those_of_the_plain_form(case):
     if case.surrogate or not case.twice:
@@ -283,10 +285,10 @@ def _faulty(of_floats, leaf, wrong):
 @pytest.mark.parametrize(
     ("wrong", "kind"),
     [
-        (_sign, "sign"),
+        pytest.param(_sign, "sign", marks=pytest.mark.slow),
         (_one_percent_in_one_element, ""),
-        (_dropped, "missing"),
-        (_ignores_its_cotangent, None),
+        pytest.param(_dropped, "missing", marks=pytest.mark.slow),
+        pytest.param(_ignores_its_cotangent, None, marks=pytest.mark.slow),
         (_not_zero_for_a_zero_cotangent, None),
     ],
     ids=lambda x: getattr(x, "__name__", ""),
