@@ -123,6 +123,12 @@ class Rule:
     outer: "Rule | None" = None
 
 
+def is_rule(eqn: Eqn) -> bool:
+    """Whether an equation calls a rule: `as_rule` says which, and takes its time."""
+    name = eqn.primitive.name.removesuffix("_call")
+    return name in ("custom_vjp", "custom_jvp", "call_hi_primitive")
+
+
 def as_rule(eqn: Eqn) -> Rule | None:
     """The rule that an equation calls, None where it calls none."""
     params, kind = eqn.params, eqn.primitive.name.removesuffix("_call")
@@ -420,7 +426,7 @@ def bodies(eqn: Eqn) -> Iterator[Jaxpr]:
     A generator, since a shard_map's body is to be walked with its axis names bound.
     """
     with _inside(eqn):
-        yield from [primal(eqn)[0]] if as_rule(eqn) else _jaxprs_of(eqn)
+        yield from [primal(eqn)[0]] if is_rule(eqn) else _jaxprs_of(eqn)
 
 
 def is_call(eqn: Eqn) -> bool:
@@ -610,7 +616,7 @@ def _descend(eqn: Eqn, ins: list[Any], run: Run, rules: bool) -> list[Any] | Non
         return _unrolled_scan(eqn, ins, run)
     if name == "while":
         return _unrolled_while(eqn, ins, run)
-    if rules and as_rule(eqn):
+    if rules and is_rule(eqn):
         return run(*primal(eqn, ins))
     return None
 

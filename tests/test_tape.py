@@ -19,8 +19,9 @@ def test_values_and_cotangents_stand_on_the_wires():
     assert found["d"] == a + b
     assert found["e"] == c * (a + b)
     slope = found["f"] * (1 - found["f"])
-    assert found["e_bar"] == slope
-    assert found["d_bar"] == slope * c
+    # Up to three roundings on either side: a compiler may fuse a product and a sum.
+    assert abs(found["e_bar"] - slope) <= 3 * 2.3e-16 * slope
+    assert abs(found["d_bar"] - slope * c) <= 4 * 2.3e-16 * abs(slope * c)
 
 
 def test_the_gradient_in_a_tap_is_the_wires_cotangent():

@@ -43,6 +43,7 @@ class Answers:
         )
         count = len(self.probes)
         self.earlier: list[Sequence[Any]] = []  # points asked before, to be told from
+        self._rounding: dict[int, float] = {}
         # Of the leaves alone: what is cast down inside shows in the measured noise.
         units = [float(jnp.finfo(jnp.result_type(x)).eps) for x in self.leaves]
         self.unit = max(units, default=0.0)
@@ -77,21 +78,36 @@ class Answers:
                 return self.program.manual(self.inputs, cotangents)
         return self.both(cotangents)[0]
 
-    def noise_at(self, c: int, places: Mapping[int, np.ndarray]) -> list[np.ndarray]:
-        """The larger noise of both at flat elements of some leaves, leaf by leaf.
+    def noise_at(
+        self,
+        c: int,
+        places: Mapping[int, np.ndarray],
+        needed: Mapping[int, np.ndarray],
+    ) -> list[np.ndarray]:
+        """The noise of either at flat elements of some leaves, leaf by leaf.
 
-        In a large program it is measured there alone.
+        As much as `needed`, or else the larger of both in full.
         """
-        if self.program.is_large and not self.refused:
-            ask = (self.inputs, self.probes[c], self.seed, places)
+        if self.refused:
+            sides = self.noise(c)
+            found = [
+                [np.ravel(side.cotangents[k])[some] for k, some in places.items()]
+                for side in sides
+            ]
+            return [np.fmax(*pair) for pair in zip(*found, strict=True)]
+        largest = [np.zeros(some.size) for some in places.values()]
+        for witness in (self.program.auto, self.program.manual):
+            if all(
+                (n >= needed[k]).all() for k, n in zip(places, largest, strict=True)
+            ):
+                break
+            ask = (self.inputs, self.probes[c], self.seed, places, needed)
             with jax.enable_x64(self.wide):
-                sides = self.program.manual.noise(*ask), self.program.auto.noise(*ask)
-            return [np.fmax(*(side.cotangents[k] for side in sides)) for k in places]
-        sides = self.noise(c)
-        return [
-            np.fmax(*(np.ravel(side.cotangents[k])[elements] for side in sides))
-            for k, elements in places.items()
-        ]
+                noise = witness.noise(*ask).cotangents
+            largest = [
+                np.fmax(n, noise[k]) for k, n in zip(places, largest, strict=True)
+            ]
+        return largest
 
     def numeric_gradient(self) -> list[np.ndarray]:
         """The numeric witness about the first probe; NaN where it was not asked."""
@@ -107,10 +123,21 @@ class Answers:
     def can_ask_numeric(self) -> bool:
         return all(jnp.result_type(x) == np.float64 for x in self.leaves)
 
-    def secants(self, c: int, elements: np.ndarray) -> Secants:
+    def secants(self, c: int, elements: np.ndarray, rounding: float = 0.0) -> Secants:
         """The numeric witness at elements of the concatenated leaves, at probe c."""
         context = (self.inputs, self.probes[c])
-        return secants(self.program.ladder, context, self.leaves, elements)
+        return secants(self.program.ladder, context, self.leaves, elements, rounding)
+
+    def rounding(self, c: int) -> float:
+        """What rounding alone can do to probe c's product with the outputs."""
+        if c not in self._rounding:
+            with jax.enable_x64(self.wide):
+                noise = self.program.auto.noise_of_outputs(self.inputs, self.seed)
+            pairs = zip(self.probes[c], noise, strict=True)
+            products = (np.abs(g) * n for g, n in pairs)
+            total = sum(float(np.sum(x, where=np.isfinite(x))) for x in products)
+            self._rounding[c] = total
+        return self._rounding[c]
 
     def largest_difference(self, k: int) -> Worst | None:
         """The element of leaf k at which M and A differ most at the first probe."""

@@ -52,6 +52,13 @@ def disagreement(manual, auto, unit, noise=None):
     return np.where(multiple > 1, multiple, 0.0)
 
 
+def needed_noise(manual, auto) -> np.ndarray:
+    """The noise from which on M and A agree; 0 where none would make them."""
+    with np.errstate(all="ignore"):
+        needed = np.abs(manual - auto) / _NOISE
+    return np.where(np.isfinite(needed), needed, 0.0)
+
+
 def worst_elements(multiple: np.ndarray) -> np.ndarray:
     """Flat indices of the elements that disagree most."""
     order = np.argsort(-multiple, axis=None, kind="stable")[:ASKED]

@@ -52,11 +52,13 @@ def rounding_noise(
     inputs: Sequence[Any],
     seed: int,
     places: Mapping[int, np.ndarray] | None = None,
+    needed: Mapping[int, np.ndarray] | None = None,
 ) -> list[np.ndarray]:
     """Largest minus smallest of each output of a closed jaxpr, over the draws.
 
     The undisturbed run is one of them. With `places`, only at these flat elements of
-    some outputs; nothing of the others.
+    some outputs; nothing of the others. Where the noise at `places` is as large as
+    `needed` after fewer draws, no more are made: it can only grow.
     """
 
     def kept(outs):
@@ -74,6 +76,8 @@ def rounding_noise(
         outs = _by_numpy.evaluate(jaxpr, inputs, visit)
         for spread, out in zip(spreads, kept(outs), strict=True):
             spread.add(out)
+        if needed and all((spreads[j].width() >= needed[j]).all() for j in needed):
+            break
     return [spread.width() for spread in spreads]
 
 
@@ -123,9 +127,17 @@ def _decides(eqn, outs) -> bool:
 
 
 def _is_decision(eqn, x) -> bool:
-    if eqn.primitive.name in _JUMPS:
-        return True
-    return not jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+    return eqn.primitive.name in _JUMPS or not _is_inexact(_dtype(x))
+
+
+@functools.cache  # NumPy does not know JAX's narrow dtypes, and JAX takes its time
+def _is_inexact(dtype) -> bool:
+    return jnp.issubdtype(dtype, jnp.inexact)
+
+
+@functools.cache
+def _unit(dtype) -> float:
+    return float(jnp.finfo(dtype).eps)
 
 
 class _Spread:
@@ -146,8 +158,8 @@ class _Spread:
         for high, low in zip(self._high, self._low, strict=True):
             agreed = high == low  # also on an infinity, whose width is 0
             with np.errstate(all="ignore"):  # inf - inf
-                width = np.subtract(high, low, out=high)
-            width[agreed] = 0
+                width = np.subtract(high, low)
+            width = np.where(agreed, 0, width)
             widths.append(width)
         return np.hypot(*widths) if len(widths) == 2 else widths[0]
 
@@ -174,8 +186,8 @@ def _moved(rng, values, amounts):
     """Floating values moved by up to one unit in the last place of the amounts."""
     moved = []
     for value, amount in zip(values, amounts, strict=True):
-        dtype = jnp.result_type(value)
-        if not jnp.issubdtype(dtype, jnp.inexact):
+        dtype = _dtype(value)
+        if not _is_inexact(dtype):
             moved.append(value)
             continue
         value = np.asarray(value)
@@ -183,8 +195,7 @@ def _moved(rng, values, amounts):
         by = np.frombuffer(rng.bytes(value.size), np.int8).reshape(value.shape)
         with np.errstate(all="ignore"):
             shift = np.empty(value.shape, dtype)
-            unit = float(jnp.finfo(dtype).eps) / 128
-            np.multiply(amount, unit, out=shift, casting="unsafe")
+            np.multiply(amount, _unit(dtype) / 128, out=shift, casting="unsafe")
             np.multiply(shift, by, out=shift, casting="unsafe")
             # An exact 0 is exact: a product with 0, an empty sum, a masked entry. So is
             # an infinity.
@@ -205,12 +216,15 @@ def _size(ins):
 
 
 def _absolute(x):
-    return np.abs(x) if jnp.issubdtype(jnp.result_type(x), jnp.inexact) else x
+    return np.abs(x) if _is_inexact(_dtype(x)) else x
 
 
 def _widens(eqn, ins, outs):
     """A conversion into a type that holds every value of the old one is exact."""
     if eqn.primitive.name != "convert_element_type":
         return False
-    old, new = jnp.result_type(ins[0]), outs[0].dtype
-    return np.can_cast(np.dtype(old), np.dtype(new), "safe")
+    return np.can_cast(_dtype(ins[0]), outs[0].dtype, "safe")
+
+
+def _dtype(x):
+    return x.dtype if hasattr(x, "dtype") else jnp.result_type(x)

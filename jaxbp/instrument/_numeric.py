@@ -59,11 +59,14 @@ def secants(
     context: Any,
     leaves: Sequence[Any],
     elements: np.ndarray | None = None,
+    rounding: float = 0.0,
 ) -> Secants:
     """Derivatives of a `ladder`'s phi in elements of the concatenated leaves.
 
     To be called under `enable_x64`, with float64 leaves. The steps go from a quarter of
-    the element's scale down by halves.
+    the element's scale down by halves. `rounding` is what rounding on the way does to
+    phi, beyond the last one: ln(1 - p) of a tiny p is 0 with nothing to round, and off
+    by a whole unit of 1 - p.
     """
     if elements is None:
         elements = np.arange(sum(np.size(leaf) for leaf in leaves))
@@ -74,6 +77,7 @@ def secants(
     first = 2.0 ** (np.floor(np.log2(np.where(scale > 0, scale, 1.0))) - 2)
     steps = first[:, None] * 0.5 ** np.arange(_RUNGS)
     values, noise = _rungs(program, context, leaves, elements, steps)
+    noise = noise + rounding
     middle, above, below = values[:, :1], values[:, 1::2], values[:, 2::2]
     at = x[:, None]
     with np.errstate(all="ignore"):

@@ -15,6 +15,7 @@ from jaxbp.instrument._judge import (
     Numeric,
     disagreement,
     judge,
+    needed_noise,
     nowhere_finite,
     sides,
     telling_elements,
@@ -140,10 +141,14 @@ class Testimony(Answers):
                     multiple = beyond_rounding(manual[k], auto[k], self.unit)
                     if multiple is not None:
                         places[k], notes[k] = _sampled(multiple)
-            noises = self.noise_at(c, places) if places else []
+            pairs = {
+                k: (manual[k].ravel()[some], auto[k].ravel()[some])
+                for k, some in places.items()
+            }
+            needed = {k: needed_noise(*pair) for k, pair in pairs.items()}
+            noises = self.noise_at(c, places, needed) if places else []
             for (k, some), noise in zip(places.items(), noises, strict=True):
-                m, a = manual[k].ravel()[some], auto[k].ravel()[some]
-                beyond = disagreement(m, a, self.unit, noise)
+                beyond = disagreement(*pairs[k], self.unit, noise)
                 if beyond.any():
                     multiple = np.zeros(manual[k].shape)
                     multiple.flat[some] = beyond
@@ -183,7 +188,10 @@ class Testimony(Answers):
             return ""
         # A part of the cotangent makes no more noise than the whole, or about as much.
         some = np.flatnonzero(multiple)
-        (noise,) = self.noise_at(c, {k: some})
+        m, a = (
+            side[c].cotangents[k].ravel()[some] for side in (self.manual, self.auto)
+        )
+        (noise,) = self.noise_at(c, {k: some}, {k: needed_noise(m, a)})
         shown = []
         for j, path in enumerate(paths):
             alone = [g if i == j else 0 * g for i, g in enumerate(self.probes[c])]
@@ -226,10 +234,11 @@ class Testimony(Answers):
         m, a = self.manual[c].cotangents[k], self.auto[c].cotangents[k]
         start = sum(np.size(x) for x in self.leaves[:k])
         at_once = _FEW if self.program.is_large else ASKED
+        rounding = self.rounding(c)
         found: list[Numeric] = []
         for first in range(0, len(elements), at_once):
             some = elements[first : first + at_once]
-            s = self.secants(c, start + np.resize(some, at_once))
+            s = self.secants(c, start + np.resize(some, at_once), rounding)
             found.append(Numeric.of(some, s))
             if "wrong" in sides(m, a, found[-1], self.unit):
                 break

@@ -85,16 +85,26 @@ class Witness:
         cotangents: Sequence[Any],
         seed: int,
         places: Mapping[int, np.ndarray] | None = None,
+        needed: Mapping[int, np.ndarray] | None = None,
     ) -> Pullback:
         """Per element, what rounding alone can do to outputs and cotangents.
 
-        With `places`, at these flat elements of some leaves' cotangents alone.
+        With `places`, at these flat elements of some leaves' cotangents alone, and no
+        longer than until it is as large as `needed` there.
         """
         flat, n = [*inputs, *cotangents], len(self.outputs)
         if places is not None:
             places = {n + k: elements for k, elements in places.items()}
-        noise = rounding_noise(self.read(inputs, cotangents), flat, seed, places)
+        if needed is not None:
+            needed = {n + k: size for k, size in needed.items()}
+        jaxpr = self.read(inputs, cotangents)
+        noise = rounding_noise(jaxpr, flat, seed, places, needed)
         return Pullback(noise[: len(self.outputs)], noise[len(self.outputs) :])
+
+    def noise_of_outputs(self, inputs: Sequence[Any], seed: int) -> list[np.ndarray]:
+        """The same of the floating outputs alone, whose cotangents are not asked."""
+        noise = rounding_noise(self.jaxpr, inputs, seed)
+        return [noise[k] for k in self.outputs]
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,11 @@ every_network = pytest.mark.parametrize("name", NETWORKS)
 def test_the_hand_written_gradient_is_the_gradient(name):
     network = NETWORKS[name]
     comparison = compare(network.function, *network.args, numeric=True)
-    assert comparison.verdict == "right", comparison
+    # Where a sigmoid saturates, autodiff of a logarithm may be 0 · inf: whether it is
+    # depends on how the machine's exp rounds.
+    assert {f.verdict for f in comparison.findings} <= {"right", "autodiff-wrong"}, (
+        comparison
+    )
     for hand, auto, numeric in zip(
         *map(jax.tree.leaves, (comparison.manual, comparison.auto, comparison.numeric)),
         strict=True,

@@ -1,5 +1,6 @@
 """One contract for every op in the catalogue, and wrong rules that break it."""
 
+import functools
 import os
 import pathlib
 import subprocess
@@ -30,18 +31,21 @@ def _is_floating(x):
     return jnp.issubdtype(jnp.result_type(x), jnp.floating)
 
 
+def _merged(args, floats):
+    """The arguments with these values on their floating leaves."""
+    leaves, tree = jax.tree.flatten(args)
+    rest = iter(floats)
+    return tree.unflatten([next(rest) if _is_floating(x) else x for x in leaves])
+
+
 def _in_floats(f, args):
     """`f` as a function of the floating leaves of its arguments, and those leaves."""
-    leaves, tree = jax.tree.flatten(args)
-    floats = [x for x in leaves if _is_floating(x)]
 
     def of_floats(*floats):
-        rest = iter(floats)
-        merged = [next(rest) if _is_floating(x) else x for x in leaves]
-        outs = jax.tree.leaves(f(*jax.tree.unflatten(tree, merged)))
+        outs = jax.tree.leaves(f(*_merged(args, floats)))
         return [y for y in outs if _is_floating(y)]
 
-    return of_floats, floats
+    return of_floats, [x for x in jax.tree.leaves(args) if _is_floating(x)]
 
 
 def _cotangents(ys, seed=1):
@@ -50,11 +54,20 @@ def _cotangents(ys, seed=1):
     return [jax.random.normal(k, y.shape, y.dtype) for k, y in pairs]
 
 
-def _pull(f, args, seed=1):
-    """Floating outputs, and a cotangent for every floating leaf of the arguments."""
-    of_floats, floats = _in_floats(f, args)
+def _vjp(of_floats, floats, y_bars):
     ys, back = jax.vjp(of_floats, *floats)
-    return ys, list(back(_cotangents(ys, seed)))
+    return ys, list(back(list(y_bars)))
+
+
+def _pull(f, args, seed=1, *, run=jax.jit):
+    """Floating outputs, and a cotangent for every floating leaf of the arguments.
+
+    Compiled whole: equation by equation JAX would compile as many programs.
+    """
+    of_floats, floats = _in_floats(f, args)
+    ys = jax.eval_shape(of_floats, *floats)
+    pull = functools.partial(_vjp, of_floats)
+    return run(pull)(floats, _cotangents(ys, seed))
 
 
 def _assert_close(actual, expected):
@@ -136,18 +149,18 @@ def test_every_rule_inside_is_right_where_it_is_met(case):
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
 def test_dtype_and_shape_of_value_and_cotangents_are_the_arguments(case, dtype):
     args = _inputs(case, dtype=dtype)
-    ys, bars = _pull(case.function, args)
+    of_floats, floats = _in_floats(case.function, args)
+    pull = lambda *floats: _pull(of_floats, floats, run=lambda f: f)
+    ys, bars = jax.eval_shape(pull, *floats)  # types are known before anything runs
     assert {y.dtype for y in ys} == {jnp.dtype(dtype)}
-    chex.assert_trees_all_equal_shapes_and_dtypes(
-        bars, _in_floats(case.function, args)[1]
-    )
+    chex.assert_trees_all_equal_shapes_and_dtypes(bars, floats)
 
 
 @every_op
 def test_jit_scan_and_vmap_give_the_same_gradient(case):
     of_floats, floats = _in_floats(case.function, _inputs(case))
-    expected = _pull(of_floats, floats)
-    _assert_close(jax.jit(lambda *a: _pull(of_floats, a))(*floats), expected)
+    expected = _pull(of_floats, floats, run=lambda f: f)
+    _assert_close(_pull(of_floats, floats), expected)
 
     def scanned(*floats):
         step = lambda carry, _: (carry, of_floats(*floats))
@@ -157,8 +170,10 @@ def test_jit_scan_and_vmap_give_the_same_gradient(case):
     keys = jax.random.split(KEY, 3)
     batch = [_in_floats(case.function, _inputs(case, key=k))[1] for k in keys]
     stacked = [jnp.stack(leaves) for leaves in zip(*batch, strict=True)]
-    mapped = jax.vmap(lambda *a: _pull(of_floats, a))(*stacked)
-    one_by_one = [_pull(of_floats, floats) for floats in batch]
+    y_bars = _cotangents(expected[0])
+    pull = jax.jit(functools.partial(_vjp, of_floats))
+    mapped = jax.jit(jax.vmap(lambda *a: _vjp(of_floats, a, y_bars)))(*stacked)
+    one_by_one = [pull(floats, y_bars) for floats in batch]
     _assert_close(mapped, jax.tree.map(lambda *x: jnp.stack(x), *one_by_one))
 
 
@@ -174,8 +189,10 @@ def test_remat_gives_the_same_gradient(case):
 @every_op
 def test_a_zero_cotangent_gives_zero(case):
     of_floats, floats = _in_floats(case.function, _inputs(case))
-    ys, back = jax.vjp(of_floats, *floats)
-    for bar in back([jnp.zeros_like(y) for y in ys]):
+    ys = jax.eval_shape(of_floats, *floats)
+    zeros = [jnp.zeros(y.shape, y.dtype) for y in ys]
+    _, bars = jax.jit(functools.partial(_vjp, of_floats))(floats, zeros)
+    for bar in bars:
         assert not bar.any()
 
 
@@ -191,16 +208,22 @@ def test_second_derivatives_are_those_of_the_plain_form(case):
 
 @every_op
 def test_residuals_are_those_that_the_docstring_names(case):
-    _, res = case.fwd(*_inputs(case))
+    _, res = jax.eval_shape(lambda: case.fwd(*_inputs(case)))
     assert sum(np.size(leaf) for leaf in jax.tree.leaves(res)) == case.residuals
 
 
 @every_op
 def test_the_public_halves_are_the_rule(case):
     args = _inputs(case)
-    y, res = case.fwd(*args)
-    outs, tree = jax.tree.flatten(y)
-    bars = case.bwd(res, jax.tree.unflatten(tree, _cotangents(outs)))
+    floats = [x for x in jax.tree.leaves(args) if _is_floating(x)]
+
+    @jax.jit
+    def halves(*floats):
+        y, res = case.fwd(*_merged(args, floats))
+        outs, tree = jax.tree.flatten(y)
+        return outs, case.bwd(res, jax.tree.unflatten(tree, _cotangents(outs)))
+
+    outs, bars = halves(*floats)
     given = [
         bar
         for bar, arg in zip(bars, args, strict=True)
