@@ -15,6 +15,7 @@ from jaxbp.instrument._probes import PROBES, probes
 from jaxbp.instrument._witnesses import LARGE, Program, Pullback
 
 _NUMERIC_LIMIT = 4096  # elements that are differentiated numerically one by one
+_DIGITS = 16  # noise that is one sixteenth of a value leaves no digit of it
 _BLOCK = 2**18  # elements that are compared at once: what is large fits but a few times
 
 
@@ -129,14 +130,21 @@ class Answers:
         return secants(self.program.ladder, context, self.leaves, elements, rounding)
 
     def rounding(self, c: int) -> float:
-        """What rounding alone can do to probe c's product with the outputs."""
+        """What rounding alone can do to probe c's product with the outputs.
+
+        Infinite where it leaves no digit of them: a singular matrix's solution.
+        """
         if c not in self._rounding:
             with jax.enable_x64(self.wide):
                 noise = self.program.auto.noise_of_outputs(self.inputs, self.seed)
-            pairs = zip(self.probes[c], noise, strict=True)
-            products = (np.abs(g) * n for g, n in pairs)
-            total = sum(float(np.sum(x, where=np.isfinite(x))) for x in products)
-            self._rounding[c] = total
+            moved = whole = 0.0
+            outs = self.auto[c].outputs
+            for g, y, n in zip(self.probes[c], outs, noise, strict=True):
+                finite = np.isfinite(y)
+                with np.errstate(all="ignore"):
+                    whole += float(np.sum(np.abs(g * y), where=finite))
+                    moved += float(np.sum(np.abs(g) * n, where=finite & (n > 0)))
+            self._rounding[c] = np.inf if moved > whole / _DIGITS > 0 else moved
         return self._rounding[c]
 
     def largest_difference(self, k: int) -> Worst | None:

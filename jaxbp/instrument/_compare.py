@@ -95,10 +95,11 @@ def compare(
         if findings:
             findings = repeatable(answers, findings)
             findings = worse(findings, sparsely(answers, purposely), ours=True)
+    working = None
     if narrow and findings and not (note or answers.refused):
-        working = traced(f, args, kwargs, reference)
-        there = Testimony(working, working.inputs, paths, seed)
-        further = in_low_precision(there, answers, purposely)
+        own = traced(f, args, kwargs, reference)
+        working = Testimony(own, own.inputs, paths, seed)
+        further = in_low_precision(working, answers, purposely)
         findings = worse(findings, further, ours=False)
     with precision():
         # Where the caller's own point shows a mistake, quick need not look for one.
@@ -108,7 +109,7 @@ def compare(
             for further in look_around(asked, answers, coverage, few):
                 findings = worse(findings, further, ours=True)
         if effort == "full" and findings:
-            for further in look_further(asked, answers):
+            for further in look_further(asked, answers, working):
                 findings = worse(findings, further, ours=True)
         if order == 2 and findings:
             findings = worse(findings, look_again(asked, answers), ours=False)

@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxbp.instrument._comparison import Finding, Verdict, Worst, worst_of
@@ -25,25 +26,55 @@ class Numeric(NamedTuple):
     left: np.ndarray
     right: np.ndarray
     slack: np.ndarray  # error of the one-sided derivatives together
+    unbounded: np.ndarray
+    lost: np.ndarray  # the function's own value is not finite
 
     @classmethod
-    def of(cls, elements: np.ndarray, s: Secants) -> "Numeric":
+    def of(cls, elements: np.ndarray, s: Secants, *, lost: bool = False) -> "Numeric":
         """The first answers of `s`, which may have been asked about more."""
         slack = s.left_error + s.right_error
-        columns = (s.central, s.error, s.left, s.right, slack)
+        columns = (s.central, s.error, s.left, s.right, slack, s.unbounded)
+        columns = (*columns, np.full(s.central.shape, lost))
         return cls(elements, *(column[: len(elements)] for column in columns))
+
+    def bent(self, unit: float) -> np.ndarray:
+        """Where the one-sided derivatives differ: at a kink."""
+        with np.errstate(all="ignore"):
+            sizes = np.abs(self.left) + np.abs(self.right)
+            return np.abs(self.right - self.left) > self.slack + _CHEAP * unit * sizes
+
+    def doubtful(self, manual: np.ndarray, unit: float) -> "Numeric":
+        """Silent at kinks where M is on neither side: it may lie between others."""
+        low, high = np.minimum(self.left, self.right), np.maximum(self.left, self.right)
+        outside = (manual < low - self.slack) | (manual > high + self.slack)
+        slack = np.where(self.bent(unit) & outside, np.inf, self.slack)
+        return self._replace(slack=slack)
+
+    def beside(self, near: np.ndarray, unit: float) -> "Numeric":
+        """At kinks, with the gradients `near` by between its one-sided derivatives.
+
+        Where three paths tie, the one in the middle is on neither side.
+        """
+        bent = self.bent(unit)
+        low = np.fmin(np.minimum(self.left, self.right), np.fmin.reduce(near))
+        high = np.fmax(np.maximum(self.left, self.right), np.fmax.reduce(near))
+        left, right = np.where(bent, low, self.left), np.where(bent, high, self.right)
+        return self._replace(left=left, right=right)
 
 
 def disagreement(manual, auto, unit, noise=None):
     """Where M and A differ beyond rounding, as a multiple of what rounding allows.
 
     0 where they agree. With `noise` (their spread in every element) the allowance is 16
-    times that, where it is the larger.
+    times that, where it is the larger; and M's smallest normal number, below which its
+    dtype has no digits.
     """
     with np.errstate(all="ignore"):
         allowed = _CHEAP * unit * (np.abs(auto) + np.abs(manual))
         if noise is not None:
-            allowed = np.maximum(allowed, _NOISE * noise)
+            floats = jnp.issubdtype(manual.dtype, jnp.inexact)
+            tiny = float(jnp.finfo(manual.dtype).tiny) if floats else 0.0
+            allowed = np.maximum(allowed, np.maximum(_NOISE * noise, tiny))
         difference = np.abs(manual - auto)
         multiple = difference / allowed
     same = (manual == auto) | (np.isnan(manual) & np.isnan(auto))
@@ -154,11 +185,12 @@ def sides(
 
 
 _MEANING = {
-    "right": "no witness is finite there",
+    "right": "neither autodiff nor the numeric derivative is finite there",
     "broken-contract": "a live input is given no cotangent",
     "wrong": "the numeric derivative contradicts the hand-written rule",
     "autodiff-wrong": "the numeric derivative sides with the hand-written rule",
-    "kink": "both lie between the one-sided derivatives: a choice of subgradient",
+    "kink": "both lie between the one-sided derivatives, or there is none: a choice of "
+    "subgradient",
     "unproven": "the numeric derivative cannot tell which is right: ask where the "
     "function is smooth and finite",
 }
@@ -166,15 +198,19 @@ _MEANING = {
 
 def _side(m, a, numeric, unit) -> Verdict:
     """Whom the numeric witness believes at one element."""
-    value, error, left, right, slack = numeric
+    value, error, left, right, slack, unbounded, lost = numeric
+    if unbounded and np.isfinite(m) and not np.isfinite(a):
+        return "kink"
     low, high = min(left, right), max(left, right)
     if high - low > slack + _CHEAP * unit * (abs(low) + abs(high)):
         if low - slack <= m <= high + slack:
             between = low - slack <= a <= high + slack
             return "kink" if between else "autodiff-wrong"
         return "wrong"
-    if not np.isfinite(value) or not np.isfinite(error):
-        return "unproven" if np.isfinite(a) or np.isfinite(m) else "right"
+    # A central secant of two sides of which one does not settle is no derivative.
+    if not np.isfinite(value) or not np.isfinite(error) or not np.isfinite(slack):
+        told = np.isfinite(a) or (np.isfinite(m) and not lost)
+        return "unproven" if told else "right"
     allowed = 4 * error + _CHEAP * unit * abs(value)
     manual_near = abs(m - value) <= allowed
     auto_near = abs(a - value) <= allowed

@@ -191,8 +191,10 @@ def _moved(rng, values, amounts):
             moved.append(value)
             continue
         value = np.asarray(value)
-        # Of random size: moves of one size would cancel one another in some element.
+        # Of random size, since moves of one size would cancel one another in some
+        # element; of half a unit at least, since less may be rounded away.
         by = np.frombuffer(rng.bytes(value.size), np.int8).reshape(value.shape)
+        by = (by >> 1) + np.where(by < 0, np.int8(-64), np.int8(64))
         with np.errstate(all="ignore"):
             shift = np.empty(value.shape, dtype)
             np.multiply(amount, _unit(dtype) / 128, out=shift, casting="unsafe")

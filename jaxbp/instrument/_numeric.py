@@ -14,13 +14,15 @@ import numpy as np
 
 _RUNGS = 18
 _DEPTH = 6
+_GROWTH = 1.05  # a halving: that of |x| to the power 0.93
 
 
 class Secants(NamedTuple):
     """Derivatives at some elements, each with an estimate of its error.
 
     `central` is the derivative where there is one; `left` and `right` are the one-sided
-    ones, which differ at a kink.
+    ones, which differ at a kink. `unbounded` is where a one-sided secant grows with
+    every smaller step: there is no derivative, as of the square root at 0.
     """
 
     central: np.ndarray
@@ -29,6 +31,7 @@ class Secants(NamedTuple):
     left_error: np.ndarray
     right: np.ndarray
     right_error: np.ndarray
+    unbounded: np.ndarray
 
 
 def ladder(phi: Callable[..., Any]) -> Callable[..., Any]:
@@ -89,6 +92,7 @@ def secants(
             *_extrapolated(central, floor, 2),
             *_extrapolated(left, 2 * floor, 1),
             *_extrapolated(right, 2 * floor, 1),
+            _grows(left, floor) | _grows(right, floor),
         )
 
 
@@ -190,6 +194,15 @@ def _extrapolated(secant, floor, power):
         least = np.where(better, error[rows, k], least)
         table = new
     return best, np.where(_jumps(secant, floor, best), np.inf, least)
+
+
+def _grows(secant, floor):
+    """Whether every halving of the step makes the secant larger, and steadily so."""
+    sizes, rounded = np.abs(secant), 4 * floor
+    growing = sizes[:, 1:] - rounded[:, 1:] > _GROWTH * (
+        sizes[:, :-1] + rounded[:, :-1]
+    )
+    return growing.all(axis=1)
 
 
 def _jumps(secant, floor, best):

@@ -14,6 +14,7 @@ import numpy as np
 from jaxbp._jaxpr import is_differentiable
 from jaxbp.instrument._structure import (
     fractions,
+    in_order,
     is_mask,
     is_one_hot,
     keeping,
@@ -50,18 +51,23 @@ def points(
     sentinels: Sequence[int],
     seed: int,
     finite: Callable[[list[Any]], bool] = lambda inputs: True,
+    outputs: Sequence[tuple[int, ...]] = (),
+    *,
+    repeats: bool = True,
 ) -> Iterator[Point]:
     """Neighbours near and far, special values, ties, order, extremes, other data.
 
     `constants` are the program's own boundaries, `sentinels` the whole numbers that it
-    looks for. Where the function's values are not
-    all `finite`, a positive array is asked with its new values made positive as well,
-    or any with new values from its own range.
+    looks for, `outputs` the shapes that it gives: an index may be as large as an axis
+    is long. Without `repeats`, integers that are all different stay so. Where the
+    function's values are not all `finite`, a positive array is asked with its new
+    values made positive as well, or any with new values from its own range.
     """
     rng = np.random.default_rng((seed, 1))
     specials = [*_PLAIN, *constants, *_EXTREME]
     for name, new in _everywhere(inputs, specials, rng):
-        values = [_changed_finite(x, new) for x in _arrays(inputs)]
+        old = _arrays(inputs)
+        values = in_order(old, [_changed_finite(x, new) for x in old])
         yield from _tame(name, inputs, values, finite)
     for name, values in _one_by_one(inputs, specials, rng):
         yield from _tame(name, inputs, values, finite)
@@ -69,7 +75,10 @@ def points(
         point = Point(name, _moved(inputs, values, keeping))
         if finite(point.inputs):
             yield point
-    yield from _other_data(inputs, sentinels)
+    for point in _other_data(inputs, sentinels, outputs):
+        pairs = zip(inputs, point.inputs, strict=True)
+        if repeats or not any(repeated(*pair) for pair in pairs):
+            yield point
 
 
 def is_data(leaf: Any) -> bool:
@@ -85,6 +94,7 @@ def _everywhere(inputs, specials, rng) -> Iterator[tuple[str, New]]:
     count = int(np.clip(2 * len(specials) // smallest, *_ROUNDS))
     for first in np.linspace(0, len(specials), count, endpoint=False).astype(int):
         yield "special values", lambda x, k=first: _laid_over(x, specials, k, rng)
+    yield "a row of zeros", _row_of_zeros
     yield "the other signs", np.negative
     yield "all elements equal", lambda x: np.full_like(x, _scale(x))
     yield "elements in order", lambda x: np.sort(x, axis=-1) if x.ndim else x
@@ -104,7 +114,7 @@ def _one_by_one(inputs, specials, rng) -> Iterator[tuple[str, list[np.ndarray]]]
     if len(old) < 2:
         return
     first = {x.shape: x for x in reversed(old)}
-    yield "equal arguments", [first[x.shape] for x in old]
+    yield "equal arguments", in_order(old, [first[x.shape] for x in old])
     chosen = [k for k, x in enumerate(old) if x.ndim][:_ALONE]
     for k in chosen:
         laid = _laid_over(old[k], specials, k, rng)
@@ -112,7 +122,9 @@ def _one_by_one(inputs, specials, rng) -> Iterator[tuple[str, list[np.ndarray]]]
     for k in [k for k, x in enumerate(old) if not x.ndim][:_ALONE]:
         for value in _PARAMETERS:
             name = f"{value} for a parameter"
-            yield name, [*old[:k], np.asarray(value), *old[k + 1 :]]
+            new = [*old[:k], np.asarray(value), *old[k + 1 :]]
+            if all(map(np.array_equal, new, in_order(old, new))):
+                yield name, new
 
 
 def _unbounded(inputs) -> Iterator[tuple[str, list[np.ndarray]]]:
@@ -125,9 +137,10 @@ def _unbounded(inputs) -> Iterator[tuple[str, list[np.ndarray]]]:
         yield f"one element {value}", changed
 
 
-def _other_data(inputs, sentinels) -> Iterator[Point]:
+def _other_data(inputs, sentinels, outputs) -> Iterator[Point]:
     """Other integers, and masks of every kind, floating ones too."""
-    lengths = {n for x in inputs if is_differentiable(x) for n in np.shape(x)}
+    shapes = [*(np.shape(x) for x in inputs if is_differentiable(x)), *outputs]
+    lengths = {n for shape in shapes for n in shape}
 
     def last_valid(x):
         limits = [n for n in sorted(lengths) if n > x.max(initial=0)]
@@ -160,6 +173,14 @@ def _other_data(inputs, sentinels) -> Iterator[Point]:
     yield from _changed(inputs, arrays, flags, of_masks, lambda old, new: new)
     others: dict[str, New] = {"other labels": lambda x: np.roll(x, 1, axis=-1)}
     yield from _changed(inputs, arrays, labels, others, lambda old, new: new)
+
+
+def repeated(old, new) -> bool:
+    """Whether integers that were all different are no longer."""
+    if not is_data(old) or old.dtype == bool:
+        return False
+    distinct = np.unique(old).size == np.size(old) > 1
+    return bool(distinct and np.unique(new).size < np.size(new))
 
 
 def _changed(inputs, arrays, chosen, changes, keep) -> Iterator[Point]:
@@ -231,6 +252,15 @@ def _laid_over(x, specials, first, rng):
     chosen = np.resize(np.roll(specials, -first), x.size).reshape(x.shape)
     kept = rng.random(x.shape) < 0.5 if x.size > 1 else np.zeros(x.shape, bool)
     return np.where(kept, x, chosen)
+
+
+def _row_of_zeros(x):
+    """The first row; of what has one row, all."""
+    if x.ndim < 2:
+        return np.zeros_like(x)
+    x = x.copy()
+    x[0] = 0
+    return x
 
 
 def _paired(x, axis):

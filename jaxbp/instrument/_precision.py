@@ -14,9 +14,16 @@ _TIMES = 8  # as inaccurate as autodiff, or as one unit in the last place
 
 
 def in_low_precision(
-    working: Testimony, exact: Testimony, surrogates: Collection[str]
+    working: Testimony,
+    exact: Testimony,
+    surrogates: Collection[str],
+    *,
+    callers: bool = True,
 ) -> list[Finding]:
     """Findings in the working dtype, against float64 answers at the same point.
+
+    `callers`: it is the dtype that the caller asked in; a rule that is written for that
+    one may give the cotangents of others in it.
 
     In units in the last place, against autodiff in float64: M is `less-accurate` when
     its largest error is over 8 times the larger of A's and one unit; beyond the noise
@@ -26,7 +33,7 @@ def in_low_precision(
     errors = _errors(working, exact)  # first: it ends at probe 0, which is asked next
     found = working.value()
     for k, path in enumerate(working.paths):
-        finding = working.broken_contract(k, callers=True)
+        finding = working.broken_contract(k, callers)
         if finding is None and path in surrogates:
             finding = Finding("surrogate", path)
         finding = finding or _overflow(working, k, path)
@@ -43,7 +50,7 @@ def _errors(working, exact) -> np.ndarray:
             values = getattr(working, side)[c].cotangents
             for k, value in enumerate(values):
                 truth = _truth(exact, side, c, k)
-                errors[k, int(side == "auto"), c] = _ulps(value, truth)
+                errors[k, int(side == "auto"), c] = _ulps(value, truth, working.unit)
     return errors
 
 
@@ -89,12 +96,16 @@ def _accuracy(working, exact, k, path, manual, auto) -> Finding:
     return Finding("less-accurate", path, "", worst, "", message)
 
 
-def _ulps(value: np.ndarray, exact: np.ndarray) -> float:
-    """Largest error in units in the last place; of what is not finite, none."""
+def _ulps(value: np.ndarray, exact: np.ndarray, unit: float) -> float:
+    """Largest error in units in the last place; of what is not finite, none.
+
+    Of the place of the widest unit: of the value's dtype or its argument's.
+    """
     info, largest = jnp.finfo(value.dtype), 0.0
+    eps = max(float(info.eps), unit)
     for _, (some, truth) in blocks(value, exact):
         with np.errstate(all="ignore"):
-            unit = info.eps * np.maximum(np.abs(truth), float(info.tiny))
+            unit = eps * np.maximum(np.abs(truth), float(info.tiny))
             ulps = np.abs(some.astype(exact.dtype) - truth) / unit
         error = np.max(ulps, initial=0.0, where=np.isfinite(ulps))
         largest = max(largest, float(error))

@@ -5,7 +5,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Literal
 
 from jaxbp._jaxpr import is_differentiable
 from jaxbp._steps import holds, is_floating
@@ -14,11 +16,13 @@ from jaxbp.instrument._boundaries import boundaries, sentinels
 from jaxbp.instrument._comparison import VERDICTS, Finding, elsewhere
 from jaxbp.instrument._contract import sparsely, transformations
 from jaxbp.instrument._coverage import Coverage
-from jaxbp.instrument._points import is_data, points
+from jaxbp.instrument._points import is_data, points, repeated
 from jaxbp.instrument._precision import in_low_precision
 from jaxbp.instrument._testimony import Testimony
 from jaxbp.instrument._variants import other_dtypes, other_flags, other_lengths
 from jaxbp.instrument._witnesses import in_float64, traced
+
+_OPAQUE = 12  # points at which a function without autodiff is asked
 
 
 class Question(NamedTuple):
@@ -57,11 +61,17 @@ def look_around(
                 outputs = program.ask(inputs, answers.probes[-1])[1].outputs
         except Exception:  # a callback that refuses such values
             return False
-        return all(np.isfinite(out).all() for out in outputs)
+        return _all_finite(outputs)
 
     constants = boundaries(program.auto.jaxpr, written)
     marks = sentinels(program.auto.jaxpr, written)
-    found = points(answers.inputs, constants, marks, asked.seed, finite)
+    repeats = not holds(program.auto.jaxpr, _overwrites)
+    shapes = [aval.shape for aval in program.avals]
+    found = points(
+        answers.inputs, constants, marks, asked.seed, finite, shapes, repeats=repeats
+    )
+    if answers.refused:  # every element of every point is differentiated numerically
+        found = itertools.islice(found, _OPAQUE)
     for point in itertools.islice(found, few if program.is_large else None):
         try:
             there = Testimony(program, point.inputs, asked.paths, asked.seed, count=1)
@@ -83,19 +93,35 @@ def _may_not_end(eqn: Any) -> bool:
     return any(is_floating(v.aval) for test in tests for v in test.invars)
 
 
-def look_further(asked: Question, answers: Testimony) -> Iterator[list[Finding]]:
-    """Findings under transformations, for sparse cotangents, at other lengths."""
-    yield transformations(answers)
+def look_further(
+    asked: Question, answers: Testimony, working: Testimony | None
+) -> Iterator[list[Finding]]:
+    """Findings under transformations, for sparse cotangents, at other lengths.
+
+    A rule that is written for one dtype, whose cotangents in float64 are of that one,
+    is transformed in the caller's: JAX does not add cotangents of two dtypes.
+    """
+    pairs = zip(answers.manual[-1].cotangents, answers.leaves, strict=True)
+    of_one = any(m.dtype != jnp.result_type(x) for m, x in pairs)
+    yield transformations(working if working and of_one else answers)
     yield sparsely(answers, asked.surrogates, everywhere=True)
     variants = (other_flags, other_lengths)
+    repeats = not holds(answers.program.auto.jaxpr, _overwrites)
+    caller = jax.tree.leaves((asked.args, asked.kwargs))
     for variant in itertools.chain(*(v(asked.args, asked.kwargs) for v in variants)):
+        pairs = zip(caller, jax.tree.leaves(variant[1:]), strict=True)
+        if not repeats and any(repeated(*pair) for pair in pairs):
+            continue
         with jax.enable_x64(True):
             try:
                 wide_args, wide_kwargs = jax.tree.map(in_float64, variant[1:])
                 wide = (wide_args, wide_kwargs, asked.reference)
                 other = traced(asked.f, *wide, once=True)
                 there = Testimony(other, other.inputs, asked.paths, asked.seed, count=1)
+                there.auto[0]
             except Exception:  # no arguments that the function takes
+                continue
+            if not _all_finite(there.auto[0].outputs):
                 continue
             yield elsewhere(
                 there.findings(asked.surrogates, callers=False), variant.name
@@ -104,11 +130,14 @@ def look_further(asked: Question, answers: Testimony) -> Iterator[list[Finding]]
 
 def look_at_dtypes(asked: Question, answers: Testimony) -> Iterator[list[Finding]]:
     """Findings in each narrower dtype: contract, overflow, accuracy."""
+    jaxpr = answers.program.manual.jaxpr
     for variants in other_dtypes(asked.args, asked.kwargs):
         try:  # one program for both
             narrow = traced(asked.f, *variants[0][1:], asked.reference)
         except Exception:  # not a dtype that the function takes
             continue
+        if holds(narrow.manual.jaxpr, _infinite) and not holds(jaxpr, _infinite):
+            continue  # not one that it is written for: its constants overflow in it
         for variant in variants:
             leaves = list(filter(is_differentiable, jax.tree.leaves(variant[1:])))
             if not all(np.isfinite(np.asarray(x, complex)).all() for x in leaves):
@@ -121,9 +150,40 @@ def look_at_dtypes(asked: Question, answers: Testimony) -> Iterator[list[Finding
                 wide = [in_float64(x) for x in leaves]
                 inputs = answers.program.manual.moved(answers.inputs, wide)
                 exact = Testimony(answers.program, inputs, asked.paths, asked.seed, 1)
-            yield elsewhere(
-                in_low_precision(there, exact, asked.surrogates), variant.name
-            )
+                lost = _lost(there.auto[0].outputs, exact.auto[0].outputs)
+            if lost or not _all_finite(there.auto[0].cotangents):
+                continue
+            findings = in_low_precision(there, exact, asked.surrogates, callers=False)
+            yield elsewhere(findings, variant.name)
+
+
+def _infinite(eqn: Any) -> bool:
+    values = (v.val for v in eqn.invars if isinstance(v, Literal))
+    return any(np.isinf(np.asarray(v, np.float64)).any() for v in values if _is_real(v))
+
+
+def _is_real(value: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(value), jnp.floating)
+
+
+def _overwrites(eqn: Any) -> bool:
+    """Whether JAX leaves open what a repeated index gives."""
+    return eqn.primitive.name == "scatter"
+
+
+def _all_finite(outputs) -> bool:
+    return all(np.isfinite(out).all() for out in outputs)
+
+
+def _lost(narrow, exact) -> bool:
+    """Whether the values themselves went wrong in a narrow dtype, by overflow, say."""
+    for value, truth in zip(narrow, exact, strict=True):
+        if value.shape == truth.shape and truth.size:
+            with np.errstate(all="ignore"):
+                off = np.abs(value.astype(truth.dtype) - truth).max()
+                if not off <= np.abs(truth).max() / 4:
+                    return True
+    return False
 
 
 def look_again(asked: Question, answers: Testimony) -> list[Finding]:

@@ -1,5 +1,6 @@
 """What an array evidently is, it stays: at every point that is generated."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,24 @@ def keeping_data(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     if old.ndim == 1 and np.array_equal(np.sort(old), np.arange(old.size)):
         return old[::-1] if not is_sorted(old) else old
     return np.sort(new, axis=-1) if is_sorted(old) else new
+
+
+def in_order(old: Sequence[np.ndarray], new: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """New values, scalars beside arrays in the order that they had: bounds, it seems.
+
+    Where all are scalars they are what the function is about, and take any order.
+    """
+    new = list(new)
+    scalars = [k for k, x in enumerate(old) if not x.ndim]
+    if len(scalars) == len(old):
+        return new
+    values = sorted(new[k] for k in scalars)
+    if len(set(map(float, values))) < len({float(old[k]) for k in scalars}):
+        values = sorted(old[k] for k in scalars)  # bounds with nothing between them
+    ranked = sorted(scalars, key=lambda k: float(old[k]))
+    for k, value in zip(ranked, values, strict=True):
+        new[k] = value
+    return new
 
 
 def is_mask(x: np.ndarray) -> bool:

@@ -31,7 +31,8 @@ def other_lengths(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Var
     A length changes wherever it occurs, and then in one array alone: queries need not
     be as many as keys, nor a batch be 1. Arrays are extended by repeating them. Whether
     the function accepts the lengths is for the caller to find out. What would be larger
-    than the caller's arguments, and large, is left out.
+    than the caller's arguments, and large, is left out. Integers that may count along
+    an axis stay below its length.
     """
     leaves, tree = jax.tree.flatten((args, kwargs))
     shapes = [list(_shape(x)) for x in leaves]
@@ -51,8 +52,23 @@ def other_lengths(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Var
     for name, new in changes:
         pairs = zip(leaves, new, strict=True)
         resized = [_with_lengths(x, lengths, most) for x, lengths in pairs]
+        shorter = min(
+            (n for n, old in zip(_all(new), _all(shapes), strict=True) if n < old),
+            default=0,
+        )
+        if shorter:
+            resized = [_below(x, shorter) for x in resized]
         if _size(resized) <= most:
             yield Variant(name, *jax.tree.unflatten(tree, resized))
+
+
+def _all(shapes) -> list[int]:
+    return [n for shape in shapes for n in shape]
+
+
+def _below(leaf, length):
+    whole = getattr(getattr(leaf, "dtype", None), "kind", "") in "iu" and leaf.shape
+    return np.where(leaf < 0, leaf, leaf % length) if whole else leaf
 
 
 def _alone(shapes) -> Iterator[tuple[str, list[list[int]]]]:

@@ -227,6 +227,23 @@ WRONG = {
         lambda r, g: (2 * g * (r[1] @ r[0]), g * jnp.outer(r[0], r[0])),
         (B, W),
     ),
+    "maximum: both at a tie": Rule(
+        jnp.maximum,
+        lambda r, g: (
+            jnp.where(r[0] >= r[1], g, 0),
+            jnp.where(r[1] >= r[0], g, 0),
+        ),
+        (V, np.where(FLAGS, V, U)),
+    ),
+    "maximum: neither at a tie": Rule(
+        jnp.maximum,
+        lambda r, g: (
+            jnp.where(r[0] > r[1], g, 0),
+            jnp.where(r[1] > r[0], g, 0),
+        ),
+        (V, np.where(FLAGS, V, U)),
+        "[1]",
+    ),
     # normalisations and losses
     "softmax: diagonal": Rule(
         softmax, lambda x, g: (softmax(x) * (1 - softmax(x)) * g,), (X,)
@@ -440,6 +457,28 @@ RIGHT = {
     "huge values": Rule(lambda x: x * x, lambda x, g: (2 * x * g,), (1e60 * V,), None),
     "cancelling terms": Rule(lambda x: (1e8 + x) - 1e8, lambda x, g: (g,), (V,), None),
     "log of one plus": Rule(jnp.log1p, lambda x, g: (g / (1 + x),), (1e-9 * P,), None),
+    "square root at zero": Rule(
+        jnp.sqrt,
+        lambda x, g: (jnp.where(x > 0, g / (2 * jnp.sqrt(jnp.where(x > 0, x, 1))), 0),),
+        (np.array([0.0, 0.3, 2.0]),),
+        None,
+    ),
+    "clip to bounds": Rule(
+        jnp.clip,
+        lambda r, g: (
+            jnp.where((r[0] > r[1]) & (r[0] < r[2]), g, 0),
+            jnp.where(r[0] <= r[1], g, 0).sum(),
+            jnp.where(r[0] >= r[2], g, 0).sum(),
+        ),
+        (X, np.array(-0.5), np.array(0.5)),
+        None,
+    ),
+    "sort, ties the other way round": Rule(
+        jnp.sort,
+        lambda x, g: (jnp.zeros_like(x).at[x.size - 1 - jnp.argsort(x[::-1])].set(g),),
+        (np.array([1.0, 0.0, 1.0, 1.0, -2.0]),),
+        None,
+    ),
     "nothing to differentiate in data": Rule(
         lambda x, n: x * n.sum().astype(x.dtype),
         lambda r, g: (g * r[1].sum().astype(g.dtype), None),

@@ -54,3 +54,25 @@ def test_steps_that_jump_over_everything_are_not_believed():
     program = ladder(lambda _, x: jnp.tanh((x[0] - 1.0) * 1e6) * 10)
     s = secants(program, (), [np.array([1.0, 1e6])], np.array([0]))
     assert not np.isfinite(s.error[0])
+
+
+def test_what_rounds_on_the_way_is_part_of_the_error():
+    # 1 - p is 1: the logarithm is 0 at every step, with nothing left to round.
+    program = ladder(lambda _, x: jnp.log(1 - jax.nn.sigmoid(x)))
+    x, exact = [np.array(-60.0)], -np.exp(-60.0)
+    assert (
+        abs(secants(program, (), x).central[0] - exact)
+        > secants(program, (), x).error[0]
+    )
+    s = secants(program, (), x, rounding=np.finfo(np.float64).eps)
+    assert abs(s.central[0] - exact) <= s.error[0]
+
+
+def test_a_slope_without_bound_is_told_from_steep_ones():
+    def unbounded(f, x):
+        return secants(ladder(lambda _, x: f(x)), (), [np.array(x)]).unbounded[0]
+
+    assert unbounded(jnp.sqrt, 0.0)
+    assert unbounded(lambda x: jnp.abs(x) ** 0.5, 0.0)
+    for f, x in ((jnp.sqrt, 1e-3), (jnp.abs, 0.0), (jnp.exp, 30.0), (jnp.tanh, 0.0)):
+        assert not unbounded(f, x)

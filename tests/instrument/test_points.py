@@ -207,3 +207,25 @@ def test_boundaries_of_a_backward_pass_are_known():
     f = rule(jnp.sin, off_above(11.0))
     pullback = jax.make_jaxpr(lambda x, g: jax.vjp(f, x)[1](g))(V, V)
     assert {11.0, -11.0} <= set(boundaries(pullback))
+
+
+def test_a_norm_without_its_guard_is_found_at_a_row_of_zeros():
+    def norm(x):
+        square = (x * x).sum(-1)
+        return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+
+    def bwd(x, g):
+        return (g[:, None] * x / jnp.sqrt((x * x).sum(-1, keepdims=True)),)
+
+    (finding,) = compare(rule(norm, bwd), X).findings
+    assert finding.verdict == "wrong"
+    assert "a row of zeros" in finding.message
+
+
+def test_bounds_beside_an_array_stay_in_order():
+    inputs = [jnp.asarray(X), jnp.asarray(-0.5), jnp.asarray(0.5)]
+    asked = [point.inputs for point in points(inputs, [], [], 0)]
+    assert len(asked) > 20
+    assert all(low < high for _, low, high in asked)
+    scalars = [jnp.asarray(-0.5), jnp.asarray(0.5)]
+    assert not all(a < b for a, b in (p.inputs for p in points(scalars, [], [], 0)))

@@ -92,6 +92,16 @@ def test_the_hand_written_gradient_is_the_gradient(name):
         assert abs(numeric - auto).max() <= 1e-9 * scale
 
 
+def test_a_saturated_network_is_not_accused():
+    # Where 1 - p is 1 the loss is flat, and its derivative is not 0.
+    net = nets.mlp((2, 3, 3, 1), output="sigmoid", loss="binary_cross_entropy")
+    key = jax.random.key(8)
+    params = jax.tree.map(lambda p: p + 0.1, net.init(key))
+    batch = jax.random.normal(key, (5, 2)), jax.random.uniform(key, (5, 1))
+    comparison = compare(net.loss, params, batch, seed=1)
+    assert comparison.ok, comparison
+
+
 @every_network
 def test_every_wire_is_named_once_on_each_side(name):
     network = NETWORKS[name]
