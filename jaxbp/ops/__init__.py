@@ -28,6 +28,11 @@ from jaxbp.ops._batch_norm import (
     batch_norm_inference_bwd,
     batch_norm_inference_fwd,
 )
+from jaxbp.ops._checkpointed_chain import (
+    checkpointed_chain,
+    checkpointed_chain_bwd,
+    checkpointed_chain_fwd,
+)
 from jaxbp.ops._class_cross_entropy import (
     softmax_cross_entropy_with_integer_labels,
     softmax_cross_entropy_with_integer_labels_bwd,
@@ -63,6 +68,11 @@ from jaxbp.ops._embedding import (
     embedding,
     embedding_bwd,
     embedding_fwd,
+)
+from jaxbp.ops._fixed_point import (
+    fixed_point,
+    fixed_point_bwd,
+    fixed_point_fwd,
 )
 from jaxbp.ops._gates import (
     add,
@@ -106,6 +116,11 @@ from jaxbp.ops._linear_cross_entropy import (
     linear_softmax_cross_entropy_bwd,
     linear_softmax_cross_entropy_fwd,
 )
+from jaxbp.ops._linear_solve import (
+    linear_solve,
+    linear_solve_bwd,
+    linear_solve_fwd,
+)
 from jaxbp.ops._lstm import (
     lstm,
     lstm_bwd,
@@ -138,6 +153,11 @@ from jaxbp.ops._rectifiers import (
     swiglu,
     swiglu_bwd,
     swiglu_fwd,
+)
+from jaxbp.ops._reversible import (
+    reversible,
+    reversible_bwd,
+    reversible_fwd,
 )
 from jaxbp.ops._rnn import (
     rnn,
@@ -203,6 +223,9 @@ __all__ = [
     "binary_cross_entropy_with_logits_bwd",
     "binary_cross_entropy_with_logits_fwd",
     "catalogue",
+    "checkpointed_chain",
+    "checkpointed_chain_bwd",
+    "checkpointed_chain_fwd",
     "clip_gradient",
     "clip_gradient_bwd",
     "clip_gradient_fwd",
@@ -227,6 +250,9 @@ __all__ = [
     "exp",
     "exp_bwd",
     "exp_fwd",
+    "fixed_point",
+    "fixed_point_bwd",
+    "fixed_point_fwd",
     "gelu",
     "gelu_bwd",
     "gelu_fwd",
@@ -254,6 +280,9 @@ __all__ = [
     "linear_softmax_cross_entropy",
     "linear_softmax_cross_entropy_bwd",
     "linear_softmax_cross_entropy_fwd",
+    "linear_solve",
+    "linear_solve_bwd",
+    "linear_solve_fwd",
     "log_sigmoid",
     "log_sigmoid_bwd",
     "log_sigmoid_fwd",
@@ -278,6 +307,9 @@ __all__ = [
     "reverse_gradient",
     "reverse_gradient_bwd",
     "reverse_gradient_fwd",
+    "reversible",
+    "reversible_bwd",
+    "reversible_fwd",
     "rms_norm",
     "rms_norm_bwd",
     "rms_norm_fwd",
