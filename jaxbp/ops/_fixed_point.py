@@ -89,7 +89,9 @@ def _is_near(before, x, start, tolerance):
     return functools.reduce(operator.and_, jax.tree.leaves(each))
 
 
-def fixed_point_fwd(params, start, f, steps, tolerance):
+@functools.partial(jax.custom_vjp, nondiff_argnames=("f", "steps", "tolerance"))
+def _iterated(params, start, f, steps, tolerance):
+    """The same, by no more steps than are needed; differentiated by the same rule."""
     own, closed = functions.parts(params)
 
     def going(state):
@@ -103,6 +105,11 @@ def fixed_point_fwd(params, start, f, steps, tolerance):
 
     first = 0, start, _is_near(start, start, start, tolerance)
     _, x, converged = jax.lax.while_loop(going, step, first)
+    return x, converged
+
+
+def fixed_point_fwd(params, start, f, steps, tolerance):
+    x, converged = _iterated(params, start, f, steps, tolerance)
     return (x, converged), (params, x)
 
 
@@ -112,8 +119,7 @@ def fixed_point_bwd(f, steps, tolerance, res, bars):
     chex.assert_trees_all_equal_shapes_and_dtypes(x, x_bar)
     own, closed = functions.parts(params)
     _, onto_x = jax.vjp(lambda x: f(own, x, *closed), x)
-    # By the rule itself, so that it can be differentiated again.
-    w, _ = _fixed_point((onto_x, x_bar), x_bar, _adjoint, steps, tolerance)
+    w, _ = _iterated((onto_x, x_bar), x_bar, _adjoint, steps, tolerance)
     _, back = functions.local_vjp(f, own, x, closed)
     own_bar, closed_bar, _ = back(w)
     return functions.like(params, own_bar, closed_bar), jax.tree.map(jnp.zeros_like, x)
@@ -125,6 +131,7 @@ def _adjoint(params, w):
 
 
 _fixed_point.defvjp(fixed_point_fwd, fixed_point_bwd)
+_iterated.defvjp(fixed_point_fwd, fixed_point_bwd)
 
 
 def _layer(params, x):

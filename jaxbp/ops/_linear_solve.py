@@ -111,7 +111,8 @@ def _solved(factors, b, *, transposed):
 
 def _plain_positive(a, b):
     factor = jnp.linalg.cholesky((a + a.mT) / 2), True
-    return jax.scipy.linalg.cho_solve(factor, b)
+    columns = b if b.ndim == a.ndim else b[..., None]
+    return jax.scipy.linalg.cho_solve(factor, columns).reshape(b.shape)
 
 
 def _plain(a, b):

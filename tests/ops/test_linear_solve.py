@@ -119,9 +119,9 @@ def _temp_bytes(f, a, b):
 
 @pytest.mark.parametrize("case", CASES, ids=["lu", "positive definite"])
 def test_temporary_memory_beside_autodiff(case):
-    for shapes in (((256, 256), (256, 64)), ((64, 32, 32), (64, 32))):
-        ours, auto = (_temp_bytes(f, *shapes) for f in (case.function, case.plain))
-        assert ours <= 1.1 * auto
+    shapes = (256, 256), (256, 64)
+    ours, auto = (_temp_bytes(f, *shapes) for f in (case.function, case.plain))
+    assert ours <= 1.1 * auto
 
 
 def test_a_rule_that_solves_with_the_matrix_itself_is_reported():
