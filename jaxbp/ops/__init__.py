@@ -33,6 +33,11 @@ from jaxbp.ops._batch_norm import (
     batch_norm_inference_bwd,
     batch_norm_inference_fwd,
 )
+from jaxbp.ops._checkpointed_chain import (
+    checkpointed_chain,
+    checkpointed_chain_bwd,
+    checkpointed_chain_fwd,
+)
 from jaxbp.ops._class_cross_entropy import (
     softmax_cross_entropy_with_integer_labels,
     softmax_cross_entropy_with_integer_labels_bwd,
@@ -79,6 +84,11 @@ from jaxbp.ops._embedding import (
     embedding_bwd,
     embedding_fwd,
 )
+from jaxbp.ops._fixed_point import (
+    fixed_point,
+    fixed_point_bwd,
+    fixed_point_fwd,
+)
 from jaxbp.ops._gates import (
     add,
     add_bwd,
@@ -121,6 +131,11 @@ from jaxbp.ops._linear_cross_entropy import (
     linear_softmax_cross_entropy_bwd,
     linear_softmax_cross_entropy_fwd,
 )
+from jaxbp.ops._linear_solve import (
+    linear_solve,
+    linear_solve_bwd,
+    linear_solve_fwd,
+)
 from jaxbp.ops._lstm import (
     lstm,
     lstm_bwd,
@@ -158,6 +173,11 @@ from jaxbp.ops._rectifiers import (
     swiglu,
     swiglu_bwd,
     swiglu_fwd,
+)
+from jaxbp.ops._reversible import (
+    reversible,
+    reversible_bwd,
+    reversible_fwd,
 )
 from jaxbp.ops._rnn import (
     rnn,
@@ -226,6 +246,9 @@ __all__ = [
     "binary_cross_entropy_with_logits_bwd",
     "binary_cross_entropy_with_logits_fwd",
     "catalogue",
+    "checkpointed_chain",
+    "checkpointed_chain_bwd",
+    "checkpointed_chain_fwd",
     "clip_gradient",
     "clip_gradient_bwd",
     "clip_gradient_fwd",
@@ -256,6 +279,9 @@ __all__ = [
     "exp",
     "exp_bwd",
     "exp_fwd",
+    "fixed_point",
+    "fixed_point_bwd",
+    "fixed_point_fwd",
     "gelu",
     "gelu_bwd",
     "gelu_fwd",
@@ -283,6 +309,9 @@ __all__ = [
     "linear_softmax_cross_entropy",
     "linear_softmax_cross_entropy_bwd",
     "linear_softmax_cross_entropy_fwd",
+    "linear_solve",
+    "linear_solve_bwd",
+    "linear_solve_fwd",
     "log_sigmoid",
     "log_sigmoid_bwd",
     "log_sigmoid_fwd",
@@ -310,6 +339,9 @@ __all__ = [
     "reverse_gradient",
     "reverse_gradient_bwd",
     "reverse_gradient_fwd",
+    "reversible",
+    "reversible_bwd",
+    "reversible_fwd",
     "rms_norm",
     "rms_norm_bwd",
     "rms_norm_fwd",

@@ -51,7 +51,12 @@ def _in_floats(f, args):
 def _cotangents(ys, seed=1):
     keys = jax.random.split(jax.random.key(seed), len(ys))
     pairs = zip(keys, ys, strict=True)
-    return [jax.random.normal(k, y.shape, y.dtype) for k, y in pairs]
+    return [
+        jax.random.normal(k, y.shape, y.dtype)
+        if _is_floating(y)
+        else np.zeros(y.shape, jax.dtypes.float0)
+        for k, y in pairs
+    ]
 
 
 def _vjp(of_floats, floats, y_bars):
@@ -231,7 +236,7 @@ def test_the_public_halves_are_the_rule(case):
         if arg is not None
     ]
     ys, expected = _pull(case.function, args)
-    _assert_close((outs, given), (ys, expected))
+    _assert_close(([y for y in outs if _is_floating(y)], given), (ys, expected))
 
 
 @every_op
