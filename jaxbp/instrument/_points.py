@@ -259,7 +259,7 @@ def _row_of_zeros(x):
     if x.ndim < 2:
         return np.zeros_like(x)
     x = x.copy()
-    x[0] = 0
+    x[:1] = 0
     return x
 
 

@@ -67,7 +67,9 @@ def _all(shapes) -> list[int]:
 
 
 def _below(leaf, length):
-    whole = getattr(getattr(leaf, "dtype", None), "kind", "") in "iu" and leaf.shape
+    whole = (
+        getattr(getattr(leaf, "dtype", None), "kind", "") in ("i", "u") and leaf.shape
+    )
     return np.where(leaf < 0, leaf, leaf % length) if whole else leaf
 
 
