@@ -186,8 +186,9 @@ def test_temporary_memory_beside_autodiff_whatever_the_steps():
         step = lambda x, _: (layer(params, x), None)
         return jax.lax.scan(step, start, None, length=steps)[0], jnp.array(True)
 
-    # Four arrays like the state, where autodiff keeps three of each step.
-    assert _temp_bytes(ours, 60) <= 0.022 * _temp_bytes(plain, 60)
+    # Four arrays like the state, where autodiff keeps three of each step; three, where
+    # it keeps two, on jax 0.12.
+    assert _temp_bytes(ours, 60) <= 0.025 * _temp_bytes(plain, 60)
     assert _temp_bytes(ours, 60) == _temp_bytes(ours, 240) == _temp_bytes(ours, 960)
 
 
