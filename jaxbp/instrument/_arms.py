@@ -1,5 +1,6 @@
 """The arms of a program's branches: enumerated, and which of them a run takes."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,7 @@ class Arms:
 
     def __init__(self):
         self._backward: dict[int, Any] = {}
+        self._inside: list[str] = []  # rules whose backward passes are being walked
 
     def branches(
         self, jaxpr: Any, site: str = "", within: bool = False
@@ -44,15 +46,18 @@ class Arms:
                 yield from self.branches(body, here, within or rule is not None)
             backward = self._backward_of(eqn, rule)
             if rule and backward:
-                for b in self.branches(backward[1], rule.source, True):
+                with self._going_back(rule):
+                    inner = list(self.branches(backward[1], rule.source, True))
+                for b in inner:
                     yield replace(b, kind=f"{b.kind} in bwd")
 
     def _backward_of(self, eqn, rule):
         """What a user's rule does with a cotangent: to its residuals, and from them.
 
-        Two jaxprs; None where there is none, or it does not trace alone.
+        Two jaxprs; None where there is none, or it does not trace alone, or it is what
+        is being walked: a rule may call itself in its backward pass, without end.
         """
-        if rule is None or rule.from_jax:
+        if rule is None or rule.from_jax or rule.source in self._inside:
             return None
         if id(eqn) not in self._backward:
             try:
@@ -60,6 +65,14 @@ class Arms:
             except Exception:  # then its arms are not counted
                 self._backward[id(eqn)] = None
         return self._backward[id(eqn)]
+
+    @contextlib.contextmanager
+    def _going_back(self, rule):
+        self._inside.append(rule.source)
+        try:
+            yield
+        finally:
+            self._inside.pop()
 
     def _count(self, jaxpr) -> int:
         return sum(len(branch.taken) for branch in self.branches(jaxpr))
@@ -85,7 +98,8 @@ class Arms:
             if backward := self._backward_of(eqn, rule):
                 to_residuals, from_them, bars = backward
                 residuals = _jaxpr.evaluate(to_residuals, ins)
-                seen.append(self.run(from_them, [*residuals, *bars])[1])
+                with self._going_back(rule):
+                    seen.append(self.run(from_them, [*residuals, *bars])[1])
             env.update(zip(eqn.outvars, outs, strict=True))
         return list(map(read, jaxpr.outvars)), jnp.concatenate(seen)
 

@@ -109,7 +109,7 @@ def _iterated(params, start, f, steps, tolerance):
 
 
 def fixed_point_fwd(params, start, f, steps, tolerance):
-    x, converged = _iterated(params, start, f, steps, tolerance)
+    x, converged = _iterated(params, start, f, steps, tolerance)  # pyright: ignore
     return (x, converged), (params, x)
 
 
@@ -119,7 +119,8 @@ def fixed_point_bwd(f, steps, tolerance, res, bars):
     chex.assert_trees_all_equal_shapes_and_dtypes(x, x_bar)
     own, closed = functions.parts(params)
     _, onto_x = jax.vjp(lambda x: f(own, x, *closed), x)
-    w, _ = _iterated((onto_x, x_bar), x_bar, _adjoint, steps, tolerance)
+    adjoint = (onto_x, x_bar), x_bar, _adjoint, steps, tolerance
+    w, _ = _iterated(*adjoint)  # pyright: ignore
     _, back = functions.local_vjp(f, own, x, closed)
     own_bar, closed_bar, _ = back(w)
     return functions.like(params, own_bar, closed_bar), jax.tree.map(jnp.zeros_like, x)

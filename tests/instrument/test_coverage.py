@@ -119,3 +119,16 @@ def test_an_arm_inside_a_rule_is_said_and_no_more():
     comparison = compare(f, X)
     assert comparison.ok, comparison
     assert ("cond", (True, False)) in taken(comparison)
+
+
+def test_a_rule_that_calls_itself_going_back_is_walked_once():
+    """Without end otherwise: the backward pass of its backward pass, and so on."""
+
+    @jax.custom_vjp
+    def double(x):
+        return jnp.where(x > 0, 2 * x, 2 * x)
+
+    double.defvjp(lambda x: (double(x), None), lambda _, g: (double(g),))
+    comparison = compare(double, X)
+    assert comparison.ok, comparison
+    assert [kind for kind, _ in taken(comparison)] == ["where", "where in bwd"]

@@ -186,8 +186,9 @@ def test_temporary_memory_beside_autodiff_whatever_the_steps():
         step = lambda x, _: (layer(params, x), None)
         return jax.lax.scan(step, start, None, length=steps)[0], jnp.array(True)
 
-    # Four arrays like the state, where autodiff keeps three of each step.
-    assert _temp_bytes(ours, 60) <= 0.022 * _temp_bytes(plain, 60)
+    # Four arrays like the state, where autodiff keeps three of each step; three, where
+    # it keeps two, on jax 0.12.
+    assert _temp_bytes(ours, 60) <= 0.025 * _temp_bytes(plain, 60)
     assert _temp_bytes(ours, 60) == _temp_bytes(ours, 240) == _temp_bytes(ours, 960)
 
 
@@ -197,7 +198,7 @@ def test_a_rule_that_takes_one_step_back_is_reported():
 
     @jax.custom_vjp
     def faulty(params, start):
-        return SOLVE(params, start)[0]
+        return ops.fixed_point(params, start, f=f, steps=4)[0]
 
     def bwd(res, x_bar):
         params, x = res
@@ -209,6 +210,6 @@ def test_a_rule_that_takes_one_step_back_is_reported():
         return x, (params, x)
 
     faulty.defvjp(fwd, bwd)
-    comparison = compare(faulty, *_arrays(2, 2))
+    comparison = compare(faulty, *_arrays(2, 3))
     wrong = {f.argument for f in comparison.findings if f.verdict == "wrong"}
     assert wrong == {"[0][0]", "[0][1]"}, comparison
