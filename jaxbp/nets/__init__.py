@@ -22,7 +22,9 @@ from jaxbp.nets._compositions import (
     reciprocal_exp_square_bwd,
     reciprocal_exp_square_fwd,
 )
-from jaxbp.nets._mlp import Net, mlp
+from jaxbp.nets._gpt import gpt
+from jaxbp.nets._mlp import mlp
+from jaxbp.nets._net import Net
 from jaxbp.nets._staged_rational import (
     staged_rational,
     staged_rational_bwd,
@@ -40,6 +42,7 @@ __all__ = [
     "gate_circuit",
     "gate_circuit_bwd",
     "gate_circuit_fwd",
+    "gpt",
     "mlp",
     "reciprocal_exp_square",
     "reciprocal_exp_square_bwd",
