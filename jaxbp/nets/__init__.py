@@ -1,5 +1,6 @@
 """Networks whose gradient is written out, link by link."""
 
+from jaxbp.nets._character_model import character_model
 from jaxbp.nets._circuits import (
     gate_circuit,
     gate_circuit_bwd,
@@ -23,6 +24,7 @@ from jaxbp.nets._compositions import (
     reciprocal_exp_square_fwd,
 )
 from jaxbp.nets._gpt import gpt
+from jaxbp.nets._lstm_language_model import lstm_language_model
 from jaxbp.nets._mlp import mlp
 from jaxbp.nets._net import Net
 from jaxbp.nets._staged_rational import (
@@ -33,6 +35,7 @@ from jaxbp.nets._staged_rational import (
 
 __all__ = [
     "Net",
+    "character_model",
     "exp_exp_square",
     "exp_exp_square_bwd",
     "exp_exp_square_fwd",
@@ -43,6 +46,7 @@ __all__ = [
     "gate_circuit_bwd",
     "gate_circuit_fwd",
     "gpt",
+    "lstm_language_model",
     "mlp",
     "reciprocal_exp_square",
     "reciprocal_exp_square_bwd",

@@ -19,6 +19,38 @@ def cross_entropy(logits, labels):
     return total / jnp.maximum(counts.sum(), 1).astype(total.dtype)
 
 
+def character_model(params, batch, state, *, momentum):
+    contexts, labels = batch
+    e = params["C"][contexts].reshape(*contexts.shape[:-1], -1)
+    a = e @ params["W1"] + params["b1"]
+    n = tuple(range(a.ndim - 1))
+    mean, var = a.mean(n), a.var(n)
+    a = (a - mean) / jnp.sqrt(var + EPS) * params["bngain"] + params["bnbias"]
+    loss = cross_entropy(jnp.tanh(a) @ params["W2"] + params["b2"], labels)
+    new = {"mean": mean, "var": var}
+    return loss, {k: momentum * state[k] + (1 - momentum) * new[k] for k in new}
+
+
+def lstm_language_model(params, batch, *, hoisted=False):
+    """`hoisted`: the products with the inputs of all steps in one, before the scan."""
+    tokens, labels = batch
+    x, p = params["tokens"][tokens], params["lstm"]
+    start = jnp.zeros((*tokens.shape[:-1], len(p["wh"])), x.dtype)
+    inputs = x @ p["wx"] + p["b"] if hoisted else x
+
+    def step(state, x):
+        h, c = state
+        z = (x if hoisted else x @ p["wx"] + p["b"]) + h @ p["wh"]
+        i, f, g, o = jnp.split(z, 4, axis=-1)
+        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        h = jax.nn.sigmoid(o) * jnp.tanh(c)
+        return (h, c), h
+
+    _, hs = jax.lax.scan(step, (start, start), jnp.moveaxis(inputs, -2, 0))
+    logits = jnp.moveaxis(hs, 0, -2) @ params["head"]["w"] + params["head"]["b"]
+    return cross_entropy(logits, labels)
+
+
 def gpt(params, batch, *, heads, checkpointed=False):
     tokens, labels = batch
     t = tokens.shape[-1]
