@@ -19,6 +19,14 @@ def cross_entropy(logits, labels):
     return total / jnp.maximum(counts.sum(), 1).astype(total.dtype)
 
 
+def mlp(params, batch):
+    x, y = batch
+    for layer in params[:-1]:
+        x = jax.nn.sigmoid(x @ layer["w"] + layer["b"])
+    logits = x @ params[-1]["w"] + params[-1]["b"]
+    return -(y * jax.nn.log_softmax(logits)).sum(-1).mean()
+
+
 def character_model(params, batch, state, *, momentum):
     contexts, labels = batch
     e = params["C"][contexts].reshape(*contexts.shape[:-1], -1)
@@ -51,7 +59,7 @@ def lstm_language_model(params, batch, *, hoisted=False):
     return cross_entropy(logits, labels)
 
 
-def gpt(params, batch, *, heads, checkpointed=False):
+def gpt(params, batch, *, heads, checkpointed=False, loss=cross_entropy):
     tokens, labels = batch
     t = tokens.shape[-1]
     x = params["tokens"][tokens] + params["positions"][:t]
@@ -70,7 +78,7 @@ def gpt(params, batch, *, heads, checkpointed=False):
 
     step = jax.checkpoint(block, prevent_cse=False) if checkpointed else block
     x, _ = jax.lax.scan(step, x, params["blocks"])
-    return cross_entropy(_norm(x, params["norm"]) @ params["head"], labels)
+    return loss(_norm(x, params["norm"]) @ params["head"], labels)
 
 
 def _norm(x, p):
