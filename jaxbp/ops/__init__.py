@@ -20,6 +20,11 @@ from jaxbp.ops._attention import (
     attention_bwd,
     attention_fwd,
 )
+from jaxbp.ops._avg_pool import (
+    avg_pool2d,
+    avg_pool2d_bwd,
+    avg_pool2d_fwd,
+)
 from jaxbp.ops._batch_norm import (
     batch_norm,
     batch_norm_bwd,
@@ -38,6 +43,11 @@ from jaxbp.ops._contrastive import (
     contrastive_loss_bwd,
     contrastive_loss_fwd,
 )
+from jaxbp.ops._conv import (
+    conv2d,
+    conv2d_bwd,
+    conv2d_fwd,
+)
 from jaxbp.ops._cross_entropy import (
     binary_cross_entropy,
     binary_cross_entropy_bwd,
@@ -53,6 +63,11 @@ from jaxbp.ops._cumulative import (
     cumlogsumexp,
     cumlogsumexp_bwd,
     cumlogsumexp_fwd,
+)
+from jaxbp.ops._depthwise import (
+    depthwise_conv2d,
+    depthwise_conv2d_bwd,
+    depthwise_conv2d_fwd,
 )
 from jaxbp.ops._dropout import (
     dropout,
@@ -110,6 +125,11 @@ from jaxbp.ops._lstm import (
     lstm,
     lstm_bwd,
     lstm_fwd,
+)
+from jaxbp.ops._max_pool import (
+    max_pool2d,
+    max_pool2d_bwd,
+    max_pool2d_fwd,
 )
 from jaxbp.ops._norms import (
     l2_normalise,
@@ -190,6 +210,9 @@ __all__ = [
     "attention",
     "attention_bwd",
     "attention_fwd",
+    "avg_pool2d",
+    "avg_pool2d_bwd",
+    "avg_pool2d_fwd",
     "batch_norm",
     "batch_norm_bwd",
     "batch_norm_fwd",
@@ -209,6 +232,9 @@ __all__ = [
     "contrastive_loss",
     "contrastive_loss_bwd",
     "contrastive_loss_fwd",
+    "conv2d",
+    "conv2d_bwd",
+    "conv2d_fwd",
     "cross_entropy",
     "cross_entropy_bwd",
     "cross_entropy_fwd",
@@ -218,6 +244,9 @@ __all__ = [
     "dense",
     "dense_bwd",
     "dense_fwd",
+    "depthwise_conv2d",
+    "depthwise_conv2d_bwd",
+    "depthwise_conv2d_fwd",
     "dropout",
     "dropout_bwd",
     "dropout_fwd",
@@ -266,6 +295,9 @@ __all__ = [
     "lstm",
     "lstm_bwd",
     "lstm_fwd",
+    "max_pool2d",
+    "max_pool2d_bwd",
+    "max_pool2d_fwd",
     "multiply",
     "multiply_bwd",
     "multiply_fwd",
