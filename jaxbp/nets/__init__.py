@@ -12,6 +12,7 @@ from jaxbp.nets._circuits import (
     three_gates_bwd,
     three_gates_fwd,
 )
+from jaxbp.nets._cnn import cnn
 from jaxbp.nets._compositions import (
     exp_exp_square,
     exp_exp_square_bwd,
@@ -36,6 +37,7 @@ from jaxbp.nets._staged_rational import (
 __all__ = [
     "Net",
     "character_model",
+    "cnn",
     "exp_exp_square",
     "exp_exp_square_bwd",
     "exp_exp_square_fwd",

@@ -39,6 +39,26 @@ def character_model(params, batch, state, *, momentum):
     return loss, {k: momentum * state[k] + (1 - momentum) * new[k] for k in new}
 
 
+def cnn(params, batch):
+    x, y = batch
+    names = sorted(params)
+    for name in names:
+        if name.startswith("conv"):
+            p = params[name]
+            dims = ("NHWC", "HWIO", "NHWC")
+            x = jax.lax.conv_general_dilated(
+                x, p["w"], (1, 1), "SAME", dimension_numbers=dims
+            )
+            x = jax.nn.relu(x + p["b"])
+            window = (1, 2, 2, 1)
+            x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID")
+    x = x.reshape(len(x), -1)
+    *hidden, last = (params[name] for name in names if name.startswith("dense"))
+    for p in hidden:
+        x = jax.nn.relu(x @ p["w"] + p["b"])
+    return cross_entropy(x @ last["w"] + last["b"], y)
+
+
 def lstm_language_model(params, batch, *, hoisted=False):
     """`hoisted`: the products with the inputs of all steps in one, before the scan."""
     tokens, labels = batch

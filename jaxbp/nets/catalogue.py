@@ -11,6 +11,7 @@ import optax
 
 from jaxbp.nets import _plain
 from jaxbp.nets._character_model import character_model
+from jaxbp.nets._cnn import cnn
 from jaxbp.nets._gpt import gpt
 from jaxbp.nets._lstm_language_model import lstm_language_model
 from jaxbp.nets._mlp import mlp
@@ -68,6 +69,7 @@ def _characters(net: Net, examples, context, vocabulary):
     def make(key, dtype):
         contexts = _integers(0, (examples, context), vocabulary)
         batch = contexts, _integers(1, (examples,), vocabulary)
+        assert net.init_state is not None
         state = jax.tree.map(lambda s: s.astype(dtype), net.init_state())
         return _params(net, key, dtype), batch, state
 
@@ -83,12 +85,21 @@ def _vectors(net: Net, examples, inputs, classes):
     return make
 
 
+def _images(net: Net, examples, shape, classes):
+    def make(key, dtype):
+        x = jax.random.normal(key, (examples, *shape), dtype)
+        return _params(net, key, dtype), (x, _integers(0, (examples,), classes))
+
+    return make
+
+
 def _optax_loss(logits, labels):
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return losses.mean()
 
 
 _mlp = mlp((784, 512, 256, 10), activation="sigmoid", loss="softmax_cross_entropy")
+_lenet = cnn((28, 28, 1), 10)
 _ninja = character_model(27, context=3, width=10, hidden=64)
 _wide = character_model(27, context=8, width=24, hidden=512)
 _lstm = lstm_language_model(2048, width=256, hidden=256)
@@ -107,6 +118,13 @@ CASES = (
         {"784-512-256-10, B=256": _vectors(_mlp, 256, 784, 10)},
         "Nielsen, ch. 2, BP1–BP4",
         why="the chain itself: autodiff's products are the same",
+    ),
+    Case(
+        "cnn",
+        _lenet.loss,
+        _plain.cnn,
+        {"28×28, 6 and 16 channels, B=64": _images(_lenet, 64, (28, 28, 1), 10)},
+        "LeCun et al. (1998), §II-B",
     ),
     Case(
         "character_model",

@@ -7,21 +7,18 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxbp import nets
+from jaxbp import autodiff, nets
 from jaxbp.nets import _plain
 from jaxbp.nets.catalogue import with_state
+from tests.nets.planted import gradients
 
 
 class Network(NamedTuple):
-    """A loss of one scalar, the plain model's, and arguments for both.
-
-    `nothing` are leaves whose gradient is 0 but for rounding.
-    """
+    """A loss of one scalar, the plain model's, and arguments for both."""
 
     function: Callable
     plain: Callable
     args: tuple
-    nothing: frozenset = frozenset()
 
 
 def _params(net):
@@ -61,7 +58,8 @@ def _total(loss):
 
     def total(params, batch, state):
         value, state = loss(params, batch, state)
-        return value + jnp.vdot(state["mean"], jnp.arange(6.0)) - state["var"].sum()
+        weights = jnp.arange(6).astype(value.dtype)
+        return value + jnp.vdot(state["mean"], weights) - state["var"].sum()
 
     return total
 
@@ -72,10 +70,15 @@ def _characters():
     batch = contexts, jax.random.randint(jax.random.key(3), (5,), 0, 6)
     state = {"mean": jnp.arange(6.0) / 6, "var": jnp.arange(6.0) / 6 + 0.5}
     plain = functools.partial(_plain.character_model, momentum=0.7)
-    # The norm takes off whatever is added to every example.
-    nothing = frozenset(["[0]['b1']"])
     args = _params(net), batch, state
-    return Network(_total(with_state(net)), _total(plain), args, nothing)
+    return Network(_total(with_state(net)), _total(plain), args)
+
+
+def _cnn():
+    net = nets.cnn((5, 4, 2), 3, channels=(2, 3), hidden=(4,), window=3)
+    x = jax.random.normal(jax.random.key(2), (3, 5, 4, 2))
+    y = jax.random.randint(jax.random.key(3), (3,), 0, 3)
+    return Network(net.loss, _plain.cnn, (_params(net), (x, y)))
 
 
 with jax.enable_x64(True):
@@ -85,4 +88,12 @@ with jax.enable_x64(True):
         "gpt, kept": _gpt(2, recompute=False),
         "lstm": _lstm(),
         "characters": _characters(),
+        "images": _cnn(),
     }
+
+
+@functools.cache
+def by_autodiff(name):
+    """The gradient of a network with all hand-written rules removed."""
+    network = NETWORKS[name]
+    return gradients(autodiff(network.function), *network.args)

@@ -57,15 +57,23 @@ def gradients(f, *args):
     """The gradient of a scalar function by key path, run by NumPy: none compiles."""
     every = tuple(range(len(args)))
     pull = jax.grad(f, every, allow_int=True)
-    floats = lambda bars: [b for b in jax.tree.leaves(bars) if _is_floating(b)]
-    jaxpr = jax.make_jaxpr(lambda *args: floats(pull(*args)))(*args)
-    bars = _by_numpy.evaluate(jaxpr, jax.tree.leaves(args), lambda eqn, ins, outs: outs)
+    bars = evaluated(
+        lambda *args: [b for b in jax.tree.leaves(pull(*args)) if _is_floating(b)],
+        *args,
+    )
     paths = [
         jax.tree_util.keystr(path)
         for path, leaf in jax.tree_util.tree_leaves_with_path(args)
         if _is_floating(leaf)
     ]
-    return dict(zip(paths, map(np.asarray, bars), strict=True))
+    return dict(zip(paths, bars, strict=True))
+
+
+def evaluated(f, *args):
+    """The arrays of `f(*args)`, in a list, run by NumPy."""
+    jaxpr, leaves = jax.make_jaxpr(f)(*args), jax.tree.leaves(args)
+    outs = _by_numpy.evaluate(jaxpr, leaves, lambda eqn, ins, outs: outs)
+    return list(map(np.asarray, outs))
 
 
 def differences(hand, auto):

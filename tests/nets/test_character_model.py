@@ -40,8 +40,13 @@ def test_the_chain_can_be_called_without_jax_grad():
     assert not any(bar.any() for bar in state_bar.values())
     step = jax.value_and_grad(lambda p: NET.loss(p, (X, Y), state=STATE), has_aux=True)
     (same, _), gradient = step(PARAMS)
-    assert same == value
-    assert jax.tree.all(jax.tree.map(jnp.array_equal, params_bar, gradient))
+    assert abs(same - value) <= 4 * 2.3e-16
+    # The norm takes off whatever is added to every example.
+    assert jnp.abs(gradient["b1"]).max() <= 10 * 2.3e-16
+    for bar, expected in zip(
+        *map(jax.tree.leaves, (params_bar, gradient)), strict=True
+    ):
+        assert jnp.abs(bar - expected).max() <= 1e-15
 
 
 def test_training_by_the_chain_lowers_the_loss():
