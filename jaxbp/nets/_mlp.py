@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.ad_checkpoint import checkpoint_name as wire
 from jaxtyping import Array, Float
 
 from jaxbp import ops
 from jaxbp._errors import argument_error, as_floats, check_shapes, describe
+from jaxbp.nets._net import Net, bound, checked_batch, checked_size
 from jaxbp.ops._sharding import alike
 
 _ACTIVATIONS = ("identity", "sigmoid", "softmax")
@@ -25,21 +25,6 @@ _LOSSES = (
     "softmax_cross_entropy",
 )
 _REDUCTIONS = ("mean", "sum")
-
-
-class Net(NamedTuple):
-    """A network as pure functions.
-
-    `init(key) -> params`; `forward(params, x) -> y`; `loss(params, (x, y)) -> scalar`,
-    with a hand-written gradient; `loss_fwd(params, x, y) -> (scalar, res)` and
-    `loss_bwd(res, loss_bar) -> (params_bar, x_bar, y_bar)`, the chain itself.
-    """
-
-    init: Callable[[jax.Array], Any]
-    forward: Callable[..., jax.Array]
-    loss: Callable[..., jax.Array]
-    loss_fwd: Callable[..., tuple[jax.Array, Any]]
-    loss_bwd: Callable[[Any, jax.Array], tuple]
 
 
 class _Spec(NamedTuple):
@@ -101,30 +86,18 @@ def mlp(
         if value not in known:
             raise argument_error("mlp", argument, f"one of {', '.join(known)}", value)
     spec = _Spec(sizes, activation, output, loss, bool(bias), reduction)
-    functions = (_init, _forward, _public_loss, _loss_fwd, _loss_bwd)
-    return Net(*(_of(spec, f, n) for f, n in zip(functions, Net._fields, strict=True)))
+    return bound("mlp", spec, _init, _forward, _public_loss, _loss_fwd, _loss_bwd)
 
 
 def _checked_sizes(sizes) -> tuple[int, ...]:
     if not isinstance(sizes, Sequence) or isinstance(sizes, str):
         expected, got = "a sequence of lengths", describe(sizes)
         raise argument_error("mlp", "sizes", expected, got, kind=TypeError)
-    for k, size in enumerate(sizes):
-        if not isinstance(size, (int, np.integer)) or isinstance(size, bool):
-            name, got = f"sizes[{k}]", describe(size)
-            raise argument_error("mlp", name, "an integer", got, kind=TypeError)
-        if size < 1:
-            raise argument_error("mlp", f"sizes[{k}]", "at least 1", size)
+    lengths = [checked_size("mlp", f"sizes[{k}]", n) for k, n in enumerate(sizes)]
     if len(sizes) < 2:
         expected = "an input and an output length at least"
         raise argument_error("mlp", "sizes", expected, tuple(sizes))
-    return tuple(map(int, sizes))
-
-
-def _of(spec: _Spec, function: Callable, name: str) -> Callable:
-    bound = functools.partial(function, spec)
-    bound.__name__ = f"mlp.{name}"  # pyright: ignore[reportAttributeAccessIssue]
-    return bound
+    return tuple(lengths)
 
 
 def _init(spec: _Spec, key: jax.Array):
@@ -148,10 +121,7 @@ def _forward(
 
 def _public_loss(spec: _Spec, params, batch, *, key=None) -> Float[Array, ""]:
     del key
-    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-        expected, got = "a pair (x, y)", describe(batch)
-        raise argument_error("mlp.loss", "batch", expected, got, kind=TypeError)
-    x, y = batch
+    x, y = checked_batch("mlp.loss", batch)
     x = _checked_params(spec, "mlp.loss", params, x)
     i, o = spec.sizes[0], spec.sizes[-1]
     check_shapes("mlp.loss", f"x (*n, {i}), y (*n, {o})", x=x, y=y)

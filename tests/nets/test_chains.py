@@ -4,16 +4,15 @@ A link is planted by replacing one call of an op's backward rule inside the chai
 it may spoil is known beforehand: the leaves below it, and no other.
 """
 
-import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import pytest
 
-from jaxbp import compare, nets, ops
+from jaxbp import compare, nets
 from jaxbp._tape import wires
+from tests.nets.planted import factor, missing_path, plant, sign, transposed
 
 KEY = jax.random.key(11)
 
@@ -111,50 +110,8 @@ def test_every_wire_is_named_once_on_each_side(name):
     assert {f"{name}_bar" for name in forward} <= names
 
 
-def _plant(monkeypatch, rule, call, wrong):
-    """`wrong(res, y_bar, bars)` in place of one call of an op's backward rule.
-
-    `call` is (k, of): the k-th of the `of` calls that each run of the chain makes.
-    """
-    k, of = call
-    right, calls = getattr(ops, rule), itertools.count()
-
-    def faulty(res, y_bar):
-        bars = right(res, y_bar)
-        return wrong(res, y_bar, bars) if next(calls) % of == k else bars
-
-    monkeypatch.setattr(ops, rule, faulty)
-
-
-def _factor(position):
-    def wrong(res, y_bar, bars):
-        return tuple(2 * b if k == position else b for k, b in enumerate(bars))
-
-    return wrong
-
-
-def _sign(position):
-    def wrong(res, y_bar, bars):
-        return tuple(-b if k == position else b for k, b in enumerate(bars))
-
-    return wrong
-
-
-def _missing_path(position):
-    def wrong(res, y_bar, bars):
-        return tuple(
-            jnp.zeros_like(b) if k == position else b for k, b in enumerate(bars)
-        )
-
-    return wrong
-
-
 def _swapped(res, y_bar, bars):
     return tuple(reversed(bars))
-
-
-def _transposed(res, y_bar, bars):
-    return y_bar @ res[1], *bars[1:]
 
 
 def _diagonal(res, y_bar, bars):
@@ -171,95 +128,95 @@ def _layers(*layers, x=True, b=True):
 
 ALL = {"[0]", "[1]", "[2]"}
 PLANTS = [
-    ("sigmoid unit", "sigmoid_bwd", (0, 1), _factor(0), {"[0]"}),
-    ("sigmoid unit", "sigmoid_bwd", (0, 1), _sign(0), {"[0]"}),
-    ("sigmoid unit", "sigmoid_bwd", (0, 1), _missing_path(0), {"[0]"}),
-    ("gate circuit", "multiply_bwd", (0, 1), _factor(0), {"[0]", "[1]"}),
-    ("gate circuit", "multiply_bwd", (0, 1), _sign(1), {"[2]"}),
-    ("gate circuit", "add_bwd", (0, 1), _missing_path(1), {"[1]"}),
-    ("three gates", "sigmoid_bwd", (0, 1), _factor(0), ALL),
+    ("sigmoid unit", "sigmoid_bwd", (0, 1), factor(0), {"[0]"}),
+    ("sigmoid unit", "sigmoid_bwd", (0, 1), sign(0), {"[0]"}),
+    ("sigmoid unit", "sigmoid_bwd", (0, 1), missing_path(0), {"[0]"}),
+    ("gate circuit", "multiply_bwd", (0, 1), factor(0), {"[0]", "[1]"}),
+    ("gate circuit", "multiply_bwd", (0, 1), sign(1), {"[2]"}),
+    ("gate circuit", "add_bwd", (0, 1), missing_path(1), {"[1]"}),
+    ("three gates", "sigmoid_bwd", (0, 1), factor(0), ALL),
     ("three gates", "multiply_bwd", (0, 1), _swapped, ALL),
-    ("three gates", "multiply_bwd", (0, 1), _sign(1), {"[0]", "[1]"}),
-    ("three gates", "add_bwd", (0, 1), _missing_path(1), {"[1]"}),
-    ("staged rational", "reciprocal_bwd", (0, 1), _sign(0), {"[0]", "[1]"}),
-    ("staged rational", "sigmoid_bwd", (0, 2), _factor(0), {"[0]"}),
-    ("staged rational", "sigmoid_bwd", (1, 2), _factor(0), {"[1]"}),
-    ("staged rational", "add_bwd", (1, 3), _missing_path(0), {"[0]"}),
-    ("staged rational", "add_bwd", (2, 3), _missing_path(1), {"[1]"}),
-    ("exp square", "exp_bwd", (0, 1), _factor(0), {"[0]"}),
-    ("exp square", "square_bwd", (0, 1), _sign(0), {"[0]"}),
-    ("exp square", "square_bwd", (0, 1), _missing_path(0), {"[0]"}),
-    ("exp exp square", "exp_bwd", (0, 2), _factor(0), {"[0]"}),
-    ("exp exp square", "exp_bwd", (1, 2), _sign(0), {"[0]"}),
-    ("exp exp square", "square_bwd", (0, 1), _factor(0), {"[0]"}),
-    ("reciprocal exp square", "reciprocal_bwd", (0, 1), _sign(0), {"[0]"}),
-    ("reciprocal exp square", "exp_bwd", (0, 1), _factor(0), {"[0]"}),
-    ("reciprocal exp square", "square_bwd", (0, 1), _missing_path(0), {"[0]"}),
-    ("one layer", "sigmoid_bwd", (0, 1), _factor(0), _layers(0, b=False)),
-    ("one layer", "dense_bwd", (0, 1), _sign(1), _layers(0, b=False, x=False)),
-    ("one layer", "dense_bwd", (0, 1), _missing_path(0), {"[1][0]"}),
-    ("two layers", "sigmoid_bwd", (0, 2), _factor(0), _layers(0, 1, b=False)),
-    ("two layers", "sigmoid_bwd", (1, 2), _sign(0), _layers(0, b=False)),
-    ("two layers", "dense_bwd", (0, 2), _missing_path(0), _layers(0, b=False)),
-    ("two layers", "dense_bwd", (0, 2), _sign(1), _layers(1, b=False, x=False)),
-    ("scalar chain", "sigmoid_bwd", (0, 3), _factor(0), _layers(0, 1, 2, b=False)),
-    ("scalar chain", "dense_bwd", (1, 3), _sign(0), _layers(0, b=False)),
-    ("scalar chain", "sigmoid_bwd", (1, 3), _missing_path(0), _layers(0, 1, b=False)),
+    ("three gates", "multiply_bwd", (0, 1), sign(1), {"[0]", "[1]"}),
+    ("three gates", "add_bwd", (0, 1), missing_path(1), {"[1]"}),
+    ("staged rational", "reciprocal_bwd", (0, 1), sign(0), {"[0]", "[1]"}),
+    ("staged rational", "sigmoid_bwd", (0, 2), factor(0), {"[0]"}),
+    ("staged rational", "sigmoid_bwd", (1, 2), factor(0), {"[1]"}),
+    ("staged rational", "add_bwd", (1, 3), missing_path(0), {"[0]"}),
+    ("staged rational", "add_bwd", (2, 3), missing_path(1), {"[1]"}),
+    ("exp square", "exp_bwd", (0, 1), factor(0), {"[0]"}),
+    ("exp square", "square_bwd", (0, 1), sign(0), {"[0]"}),
+    ("exp square", "square_bwd", (0, 1), missing_path(0), {"[0]"}),
+    ("exp exp square", "exp_bwd", (0, 2), factor(0), {"[0]"}),
+    ("exp exp square", "exp_bwd", (1, 2), sign(0), {"[0]"}),
+    ("exp exp square", "square_bwd", (0, 1), factor(0), {"[0]"}),
+    ("reciprocal exp square", "reciprocal_bwd", (0, 1), sign(0), {"[0]"}),
+    ("reciprocal exp square", "exp_bwd", (0, 1), factor(0), {"[0]"}),
+    ("reciprocal exp square", "square_bwd", (0, 1), missing_path(0), {"[0]"}),
+    ("one layer", "sigmoid_bwd", (0, 1), factor(0), _layers(0, b=False)),
+    ("one layer", "dense_bwd", (0, 1), sign(1), _layers(0, b=False, x=False)),
+    ("one layer", "dense_bwd", (0, 1), missing_path(0), {"[1][0]"}),
+    ("two layers", "sigmoid_bwd", (0, 2), factor(0), _layers(0, 1, b=False)),
+    ("two layers", "sigmoid_bwd", (1, 2), sign(0), _layers(0, b=False)),
+    ("two layers", "dense_bwd", (0, 2), missing_path(0), _layers(0, b=False)),
+    ("two layers", "dense_bwd", (0, 2), sign(1), _layers(1, b=False, x=False)),
+    ("scalar chain", "sigmoid_bwd", (0, 3), factor(0), _layers(0, 1, 2, b=False)),
+    ("scalar chain", "dense_bwd", (1, 3), sign(0), _layers(0, b=False)),
+    ("scalar chain", "sigmoid_bwd", (1, 3), missing_path(0), _layers(0, 1, b=False)),
     (
         "scalar chain, cross-entropy",
         "binary_cross_entropy_bwd",
         (0, 1),
-        _sign(0),
+        sign(0),
         _layers(0, 1, 2, b=False),
     ),
     (
         "scalar chain, cross-entropy",
         "binary_cross_entropy_bwd",
         (0, 1),
-        _factor(1),
+        factor(1),
         {"[1][1]"},
     ),
     (
         "scalar chain, cross-entropy",
         "dense_bwd",
         (2, 3),
-        _factor(1),
+        factor(1),
         _layers(0, b=False, x=False),
     ),
-    ("deep", "dense_bwd", (1, 3), _transposed, _layers(0)),
-    ("deep", "dense_bwd", (1, 3), _sign(2), {"[0][1]['b']"}),
-    ("deep", "sigmoid_bwd", (1, 3), _factor(0), _layers(0, 1)),
-    ("deep", "dense_bwd", (2, 3), _missing_path(0), {"[1][0]"}),
-    ("deep, logits", "dense_bwd", (1, 3), _transposed, _layers(0)),
-    ("deep, logits", "sigmoid_bwd", (0, 2), _sign(0), _layers(0, 1)),
-    ("deep, logits", "dense_bwd", (0, 3), _factor(1), {"[0][2]['w']"}),
+    ("deep", "dense_bwd", (1, 3), transposed, _layers(0)),
+    ("deep", "dense_bwd", (1, 3), sign(2), {"[0][1]['b']"}),
+    ("deep", "sigmoid_bwd", (1, 3), factor(0), _layers(0, 1)),
+    ("deep", "dense_bwd", (2, 3), missing_path(0), {"[1][0]"}),
+    ("deep, logits", "dense_bwd", (1, 3), transposed, _layers(0)),
+    ("deep, logits", "sigmoid_bwd", (0, 2), sign(0), _layers(0, 1)),
+    ("deep, logits", "dense_bwd", (0, 3), factor(1), {"[0][2]['w']"}),
     ("softmax", "softmax_bwd", (0, 1), _diagonal, _layers(0, 1)),
-    ("softmax", "dense_bwd", (1, 2), _transposed, {"[1][0]"}),
-    ("softmax", "sigmoid_bwd", (0, 1), _sign(0), _layers(0)),
-    ("softmax", "squared_error_bwd", (0, 1), _factor(0), _layers(0, 1)),
+    ("softmax", "dense_bwd", (1, 2), transposed, {"[1][0]"}),
+    ("softmax", "sigmoid_bwd", (0, 1), sign(0), _layers(0)),
+    ("softmax", "squared_error_bwd", (0, 1), factor(0), _layers(0, 1)),
     ("softmax, cross-entropy", "softmax_bwd", (0, 1), _diagonal, _layers(0, 1)),
-    ("softmax, cross-entropy", "dense_bwd", (1, 2), _transposed, {"[1][0]"}),
-    ("softmax, cross-entropy", "cross_entropy_bwd", (0, 1), _sign(1), {"[1][1]"}),
-    ("softmax, logits", "softmax_cross_entropy_bwd", (0, 1), _factor(0), _layers(0, 1)),
-    ("softmax, logits", "dense_bwd", (1, 2), _transposed, {"[1][0]"}),
-    ("softmax, logits", "dense_bwd", (0, 2), _missing_path(0), _layers(0)),
+    ("softmax, cross-entropy", "dense_bwd", (1, 2), transposed, {"[1][0]"}),
+    ("softmax, cross-entropy", "cross_entropy_bwd", (0, 1), sign(1), {"[1][1]"}),
+    ("softmax, logits", "softmax_cross_entropy_bwd", (0, 1), factor(0), _layers(0, 1)),
+    ("softmax, logits", "dense_bwd", (1, 2), transposed, {"[1][0]"}),
+    ("softmax, logits", "dense_bwd", (0, 2), missing_path(0), _layers(0)),
 ]
 
 
 def test_at_least_three_wrong_links_are_planted_in_every_network():
     for name in NETWORKS:
-        assert sum(plant[0] == name for plant in PLANTS) >= 3, name
+        assert sum(planted[0] == name for planted in PLANTS) >= 3, name
 
 
 @pytest.mark.parametrize(
     ("name", "rule", "call", "wrong", "below"),
     PLANTS,
-    ids=[f"{p[0]}-{p[1]}{p[2][0]}-{p[3].__qualname__.split('.')[0]}" for p in PLANTS],
+    ids=[f"{p[0]}-{p[1]}{p[2][0]}-{p[3].__name__}" for p in PLANTS],
 )
 def test_a_wrong_link_spoils_the_leaves_below_it_and_no_other(
     monkeypatch, name, rule, call, wrong, below
 ):
-    _plant(monkeypatch, rule, call, wrong)
+    plant(monkeypatch, rule, call, wrong)
     network = NETWORKS[name]
     comparison = compare(network.function, *network.args)
     assert not comparison.ok
