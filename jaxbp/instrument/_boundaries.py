@@ -19,7 +19,8 @@ def boundaries(*jaxprs: Any) -> list[float]:
     Either sign of each: it is a magnitude that is often compared.
     """
     found = set().union(*(_constants(jaxpr, {}, _CHOOSES) for jaxpr in jaxprs))
-    return sorted({s * c + step for c in found for s in (1, -1) for step in _STEPS})
+    signed = {sign * c for c in found for sign in (1, -1)}
+    return sorted({c + step * max(1.0, abs(c)) for c in signed for step in _STEPS})
 
 
 def sentinels(*jaxprs: Any) -> list[int]:

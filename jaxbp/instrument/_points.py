@@ -75,6 +75,7 @@ def points(
         point = Point(name, _moved(inputs, values, keeping))
         if finite(point.inputs):
             yield point
+    yield from _other_phases(inputs, rng)
     for point in _other_data(inputs, sentinels, outputs):
         pairs = zip(inputs, point.inputs, strict=True)
         if repeats or not any(repeated(*pair) for pair in pairs):
@@ -135,6 +136,24 @@ def _unbounded(inputs) -> Iterator[tuple[str, list[np.ndarray]]]:
             if x.size > 1:
                 x.flat[-1] = value
         yield f"one element {value}", changed
+
+
+def _other_phases(inputs, rng) -> Iterator[Point]:
+    """Complex numbers turned, at random and onto the axes."""
+    turned = [
+        is_differentiable(x) and jnp.iscomplexobj(x) and np.size(x) > 0 for x in inputs
+    ]
+    if not any(turned):
+        return
+    changes: dict[str, New] = {
+        "other phases": lambda x: x * np.exp(2j * np.pi * rng.random(x.shape)),
+        "real numbers": lambda x: np.abs(x) + 0j,
+        "imaginary numbers": lambda x: 1j * np.abs(x),
+    }
+    for name, new in changes.items():
+        pairs = zip(inputs, turned, strict=True)
+        moved = [jnp.asarray(new(np.asarray(x)), x.dtype) if t else x for x, t in pairs]
+        yield Point(name, moved)
 
 
 def _other_data(inputs, sentinels, outputs) -> Iterator[Point]:

@@ -105,8 +105,8 @@ def _ulps(value: np.ndarray, exact: np.ndarray, unit: float) -> float:
     eps = max(float(info.eps), unit)
     for _, (some, truth) in blocks(value, exact):
         with np.errstate(all="ignore"):
-            unit = eps * np.maximum(np.abs(truth), float(info.tiny))
-            ulps = np.abs(some.astype(exact.dtype) - truth) / unit
+            place = eps * np.maximum(np.abs(truth), float(info.tiny))
+            ulps = np.abs(some.astype(exact.dtype) - truth) / place
         error = np.max(ulps, initial=0.0, where=np.isfinite(ulps))
         largest = max(largest, float(error))
     return largest

@@ -227,14 +227,16 @@ class Testimony(Answers):
         """
         scale = max(_largest(self.leaves[k]) for k in multiples) or 1.0
         rng = np.random.default_rng(self.seed)
+        ones = lambda multiple: np.ones(multiple.shape)
         for draw in (
-            lambda x: np.ones(x.shape),
-            lambda x: rng.uniform(0.5, 1.5, x.shape),
+            lambda multiple: (multiple > 0) * ones(multiple),
+            lambda multiple: (multiple > 0) * rng.uniform(0.5, 1.5, multiple.shape),
+            ones,  # those that agree may tie with those that do not
         ):
             directions = [np.zeros(np.shape(x)) for x in self.leaves]
             slope = 0.0
             for k, multiple in multiples.items():
-                directions[k] = np.where(multiple > 0, scale * draw(multiple), 0.0)
+                directions[k] = scale * draw(multiple)
                 slope += np.sum(self.manual[c].cotangents[k] * directions[k])
             context = (self.inputs, self.probes[c], directions)
             s = secants(self.program.along, context, [np.zeros(())])

@@ -75,7 +75,7 @@ def _below(leaf, length):
 
 def _alone(shapes) -> Iterator[tuple[str, list[list[int]]]]:
     """One axis of one array longer by 2: of length 1, or of one that others share."""
-    shared = Counter(n for shape in shapes for n in set(shape))
+    shared = Counter(_all(shapes))
     for k, shape in enumerate(shapes):
         for axis, n in enumerate(shape):
             if n == 1 or (n > 1 and shared[n] > 1):

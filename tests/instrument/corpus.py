@@ -244,6 +244,17 @@ WRONG = {
         (V, np.where(FLAGS, V, U)),
         "[1]",
     ),
+    "top two: all that tie": Rule(
+        lambda x: jax.lax.top_k(x, 2)[0],
+        lambda x, g: (
+            jnp.where(
+                jnp.arange(x.size) == jnp.argmax(x),
+                g[0],
+                jnp.where(x == jnp.sort(x)[-2], g[1], 0),
+            ),
+        ),
+        (np.array([1.0, 1.0, 1.0, 0.0]),),
+    ),
     # normalisations and losses
     "softmax: diagonal": Rule(
         softmax, lambda x, g: (softmax(x) * (1 - softmax(x)) * g,), (X,)

@@ -229,3 +229,24 @@ def test_bounds_beside_an_array_stay_in_order():
     assert all(low < high for _, low, high in asked)
     scalars = [jnp.asarray(-0.5), jnp.asarray(0.5)]
     assert not all(a < b for a, b in (p.inputs for p in points(scalars, [], [], 0)))
+
+
+def test_a_conjugate_too_many_shows_off_the_real_axis():
+    z = V.astype(complex)
+    square = lambda z: z * z
+    (finding,) = compare(rule(square, lambda z, g: (2 * g * jnp.conj(z),)), z).findings
+    assert finding.verdict == "wrong"
+    assert "other phases" in finding.message
+    assert compare(rule(square, lambda z, g: (2 * g * z,)), z).verdict == "right"
+
+
+def test_a_length_that_occurs_twice_in_one_array_is_told_apart():
+    def mean(x):
+        return x.mean(axis=1)
+
+    def bwd(x, g):  # of the wrong axis, which is as long
+        return (jnp.broadcast_to(g[:, None] / x.shape[0], x.shape),)
+
+    square = _rng.standard_normal((4, 4))
+    assert compare(rule(mean, bwd), square).ok
+    assert not compare(rule(mean, bwd), square, effort="full").ok
