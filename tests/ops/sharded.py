@@ -14,6 +14,11 @@ from jaxbp.ops.catalogue import CASES
 
 MESH = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
 SPLIT, WHOLE = PartitionSpec("batch"), PartitionSpec()
+# What runs once on little data takes longer to optimise than to run.
+UNOPTIMISED = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}
 
 
 def _is_floating(x):
@@ -55,8 +60,10 @@ def _mistake(case) -> str:
 
     wrt = tuple(range(1 + len(floats)))
     pairs = zip(
-        jax.jit(jax.grad(split, wrt))(copies, *floats),
-        jax.jit(jax.grad(whole, wrt))(copies, *floats),
+        *(
+            jax.jit(jax.grad(f, wrt), compiler_options=UNOPTIMISED)(copies, *floats)
+            for f in (split, whole)
+        ),
         strict=True,
     )
     for k, (a, b) in enumerate(pairs):
