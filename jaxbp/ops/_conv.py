@@ -52,7 +52,7 @@ def conv2d(
     Returns:
         pre-activations. Residuals kept: `x`, `w` (b enters affinely). On a CPU, and
         without groups, the convolution that is $\bar W$ is made of matrix products, in
-        blocks of images: a third of the time.
+        blocks of images.
     Raises:
         ValueError: the channels do not chain, or do not divide into groups; no window
             fits; an option is out of its range.
@@ -202,7 +202,7 @@ def _case(inputs, cost, residuals, variant="", **options) -> Case:
         source,
         residuals,
         variant=variant,
-        why="in groups the cotangents are the convolutions that autodiff finds too",
+        why="the clearest statement: either cotangent is a convolution itself",
     )
 
 

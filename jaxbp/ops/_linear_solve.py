@@ -29,8 +29,8 @@ def linear_solve(
         a: A, any leading axes.
         b: right-hand sides in its columns, or one of them: then it is of shape
             (*n, m), and so is x.
-        positive_definite: A's symmetric part is positive definite: it takes half the
-            time, by Cholesky's factor in place of L and U.
+        positive_definite: A's symmetric part is positive definite: half the
+            multiplications, by Cholesky's factor in place of L and U.
     Returns:
         x. Nothing is raised for a singular A, x is not finite there, nor where A was to
         be positive definite and is not; both lose as many digits as A's condition has.
