@@ -7,10 +7,12 @@ import numpy as np
 from jax.extend.core import Literal
 
 from jaxbp._jaxpr import bodies
+from jaxbp._steps import holds
 
 _CHOOSES = frozenset(("lt", "le", "gt", "ge", "eq", "ne", "max", "min", "clamp"))
 _MARKS = frozenset(("eq", "ne"))
 _STEPS = (0.0, 1e-3, -1e-3)
+_BEYOND = 2**30  # an index beyond every array
 
 
 def boundaries(*jaxprs: Any) -> list[float]:
@@ -24,9 +26,28 @@ def boundaries(*jaxprs: Any) -> list[float]:
 
 
 def sentinels(*jaxprs: Any) -> list[int]:
-    """Whole numbers that programs look for: the label of what is to be ignored."""
+    """Whole numbers that programs look for: the label of what is to be ignored.
+
+    Where one tells negative ones apart, -1; where one fills in numbers for what is out
+    of range, an index that is.
+    """
     found = set().union(*(_constants(jaxpr, {}, _MARKS) for jaxpr in jaxprs))
-    return sorted(int(c) for c in found if c == int(c))
+    marks = {int(c) for c in found if c == int(c)}
+    for mark, test in ((-1, _is_not_negative), (_BEYOND, _fills_in)):
+        if any(holds(jaxpr, test) for jaxpr in jaxprs):
+            marks.add(mark)
+    return sorted(marks)
+
+
+def _is_not_negative(eqn: Any) -> bool:
+    # Not `lt`: with that JAX itself makes sense of negative indices.
+    whole = all(v.aval.dtype.kind == "i" for v in eqn.invars[:1])
+    return eqn.primitive.name == "ge" and whole and _scalar(eqn.invars[1], {}) == 0
+
+
+def _fills_in(eqn: Any) -> bool:
+    value = eqn.params.get("fill_value")
+    return eqn.primitive.name == "gather" and value is not None and value == value
 
 
 def _constants(jaxpr, known, names) -> set[float]:

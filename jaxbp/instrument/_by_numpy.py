@@ -4,6 +4,7 @@ JAX compiles every equation that it runs by itself, tens of milliseconds each. T
 here are one line of NumPy, in the same IEEE arithmetic; any other is left to JAX.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxbp import _jaxpr
 from jaxbp._jaxpr import (
     Visit,
     as_rule,
@@ -19,12 +21,16 @@ from jaxbp._jaxpr import (
     interpret,
     is_call,
     run_equation,
-    scan_sizes,
 )
+from jaxbp.instrument._compiled import jitted
 from jaxbp.instrument._equations import KNOWN, LARGE
 
-_MANY = 2000  # equations, loops unrolled: fewer take less time than one compilation
+_MANY = 2000  # equations that are run in the time of the shortest compilation
+_RUNS = 8  # times that an equation is run in the time that compiling it takes, at least
 _UNKNOWN = 2  # equations that JAX has to compile one by one
+_KNOWN_TO_ONE = 16  # or one to so many that NumPy knows
+_OPENED = ("cond", "scan", "while")
+_COMBINES = ("scatter", "reduce")  # with a body that is one operation
 
 
 def run(eqn: Any, inputs: Sequence[Any]) -> list[Any]:
@@ -43,7 +49,10 @@ def run(eqn: Any, inputs: Sequence[Any]) -> list[Any]:
 
 
 def evaluate(
-    jaxpr: Any, inputs: Sequence[Any], visit: Visit = lambda eqn, ins, outs: outs
+    jaxpr: Any,
+    inputs: Sequence[Any],
+    visit: Visit = lambda eqn, ins, outs: outs,
+    step: Callable[[Any, list[Any]], list[Any]] = run,
 ) -> list[Any]:
     """The outputs of a closed jaxpr, equation by equation, shown to `visit`."""
     # JAX would cast them too: a probe is float64 in every dtype.
@@ -52,44 +61,70 @@ def evaluate(
         x.astype(a.dtype, copy=False) if isinstance(x, np.ndarray) else x
         for x, a in pairs
     ]
-    return interpret(jaxpr, inputs, visit, step=run)
+    return interpret(jaxpr, inputs, visit, step=step)
 
 
-def is_quick(jaxpr: Any) -> bool:
-    """Whether `evaluate` takes less time than compiling it would."""
-    equations, unknown, largest = _size(jaxpr)
-    return equations <= _MANY and unknown <= _UNKNOWN and largest <= LARGE
+def quickly(jaxpr: Any, inputs: Sequence[Any]) -> list[Any] | None:
+    """The outputs, or None where that takes longer than compiling it would."""
+    written, unknown, largest = _size(jaxpr)
+    few = max(_UNKNOWN, written / _KNOWN_TO_ONE)
+    if len(unknown) > few or largest > LARGE:
+        return None
+    left = max(_MANY, _RUNS * written)
+
+    def step(eqn, ins):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise _TooLong
+        return run(eqn, ins)
+
+    try:
+        return evaluate(jaxpr, inputs, step=step)
+    except _TooLong:
+        return None
+
+
+class _TooLong(Exception):
+    """A loop goes round more often than it is worth."""
 
 
 def run_once(f: Callable[..., Any], *args: Any) -> Any:
     """`f(*args)`, compiled only where that takes less time than running it here."""
     jaxpr, shape = jax.make_jaxpr(f, return_shape=True)(*args)
-    if not is_quick(jaxpr):
-        return jax.jit(f)(*args)
-    flat = evaluate(jaxpr, jax.tree.leaves(args))
-    return jax.tree.unflatten(jax.tree.structure(shape), flat)
+    flat = jax.tree.leaves(args)
+    outs = quickly(jaxpr, flat)
+    if outs is None:
+        outs = jitted(functools.partial(_jaxpr.evaluate, jaxpr))(flat)
+    return jax.tree.unflatten(jax.tree.structure(shape), outs)
 
 
-def _size(jaxpr) -> tuple[float, float, int]:
-    """Equations with loops unrolled, those that NumPy does not know, largest array."""
-    equations, unknown, largest = 0.0, 0.0, 0
+def length(jaxpr: Any) -> int:
+    """How many equations a jaxpr has, those inside others too, each as written."""
+    return _size(jaxpr)[0]
+
+
+def _size(jaxpr) -> tuple[int, set[Any], float]:
+    """How many equations, which of them NumPy does not know, the largest array.
+
+    Of the unknown those that read alike once: they are compiled once.
+    """
+    count, unknown, largest = 0, set(), 0.0
     for eqn in jaxpr.eqns:
-        name, inner = eqn.primitive.name, [_size(body) for body in bodies(eqn)]
+        name = eqn.primitive.name
         sizes = [math.prod(getattr(v.aval, "shape", ())) for v in eqn.outvars]
-        largest = max([largest, *sizes, *(size for *_, size in inner)])
-        if name == "scan":
-            moved = len(eqn.invars) - sum(scan_sizes(eqn))
-            times, opaque = eqn.params["length"], 0
-            equations += times * moved
-        else:
-            times, opaque = 1, name not in KNOWN and name != "cond"
-        descended = is_call(eqn) or as_rule(eqn) is not None
-        if name == "while" or (opaque and inner and not descended):
-            return math.inf, math.inf, largest
-        opaque = 0 if inner else opaque
-        equations += 1 + times * sum(count for count, *_ in inner)
-        unknown += opaque + sum(count for _, count, _ in inner)
-    return equations, unknown, largest
+        count, largest = count + 1, max([largest, *sizes])
+        opened = name in _OPENED or is_call(eqn) or as_rule(eqn)
+        if not opened and name not in KNOWN:
+            if any(bodies(eqn)) and not name.startswith(_COMBINES):
+                return count, unknown, math.inf  # a kernel, a solver: run whole
+            unknown.add((name, *(str(v.aval) for v in eqn.invars)))
+            continue
+        for body in bodies(eqn):
+            inner = _size(body)
+            count, largest = count + inner[0], max(largest, inner[2])
+            unknown |= inner[1]
+    return count, unknown, largest
 
 
 def _array(x: Any) -> Any:

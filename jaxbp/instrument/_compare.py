@@ -1,36 +1,18 @@
 """compare(f, *args): is the hand-written gradient the gradient, and who says so."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxbp._errors import argument_error, describe, function_name
 from jaxbp._jaxpr import find_rules, is_differentiable, is_tracer, out_of_reach
-from jaxbp.instrument._answers import first_line
-from jaxbp.instrument._comparison import FAILED, Comparison, worst_of
-from jaxbp.instrument._contract import repeatable, sparsely
-from jaxbp.instrument._coverage import Coverage
-from jaxbp.instrument._precision import in_low_precision
+from jaxbp.instrument._comparison import Comparison, worst_of
+from jaxbp.instrument._course import at_the_point, looked_elsewhere, not_asked
 from jaxbp.instrument._presence import took_part
-from jaxbp.instrument._search import (
-    Question,
-    look_again,
-    look_around,
-    look_at_dtypes,
-    look_further,
-    varied,
-    worse,
-)
-from jaxbp.instrument._testimony import Testimony
-from jaxbp.instrument._witnesses import in_float64, traced
-
-_FEW = 4  # points that a large program is asked at, with effort="full"
+from jaxbp.instrument._search import Question
 
 
 def compare(
@@ -85,43 +67,19 @@ def compare(
     paths = [path for path, x in _leaves(args, kwargs) if is_differentiable(x)]
     purposely = _purposely(surrogate, paths)
     asked = Question(f, args, kwargs, reference, paths, purposely, seed)
-    program, precision, note = _traced(asked)
-    narrow = any(map(_narrow, jax.tree.leaves((args, kwargs))))
-    numbers = None
-    with precision():
-        answers = Testimony(program, program.inputs, paths, seed)
-        coverage = Coverage(program.manual, program.inputs)
-        findings = answers.findings(purposely, callers=bool(note) or not narrow)
-        if findings:
-            findings = repeatable(answers, findings)
-            findings = worse(findings, sparsely(answers, purposely), ours=True)
-    working = None
-    if narrow and findings and not (note or answers.refused):
-        own = traced(f, args, kwargs, reference)
-        working = Testimony(own, own.inputs, paths, seed)
-        further = in_low_precision(working, answers, purposely)
-        findings = worse(findings, further, ours=False)
-    with precision():
-        # Where the caller's own point shows a mistake, quick need not look for one.
-        failed = any(finding.verdict in FAILED for finding in findings)
-        if findings and (effort == "full" or not failed):
-            few = _FEW if effort == "full" else 0
-            for further in look_around(asked, answers, coverage, few):
-                findings = worse(findings, further, ours=True)
-        if effort == "full" and findings:
-            for further in look_further(asked, answers, working):
-                findings = worse(findings, further, ours=True)
-        if order == 2 and findings:
-            findings = worse(findings, look_again(asked, answers), ours=False)
+    here = at_the_point(asked)
+    answers, coverage, findings = here.answers, here.coverage, here.findings
+    if findings:
+        findings = looked_elsewhere(asked, here, effort == "full", order)
+    numbers, left_out = None, not_asked(asked, here, effort == "full")
+    with here.precision():
         nothing = _nothing(answers, reference, findings) or coverage.unproven
-        if numeric and findings and not note:
+        if numeric and findings and not here.note:
             numbers = answers.numeric_gradient()
             findings = [_with_numeric(f, paths, numbers) for f in findings]
-    if effort == "full" and findings and not note:
-        for further in look_at_dtypes(asked, answers):
-            findings = worse(findings, further, ours=True)
     if nothing:
         findings = [_doubted(finding) for finding in findings]
+    note = here.note
     if answers.refused:
         note = f"judged by the numeric derivative, no autodiff: {answers.refused}"
     return Comparison(
@@ -132,7 +90,7 @@ def compare(
         _like(args, answers.auto[0].cotangents),
         _like(args, numbers),
         accuracy,
-        "; ".join(part for part in (nothing, note) if part),
+        "; ".join(part for part in (nothing, note, left_out) if part),
         coverage.branches,
     )
 
@@ -178,28 +136,6 @@ def _check(f, args, kwargs, order, effort, seed) -> dict[str, Any]:
     return dict(kwargs)
 
 
-def _traced(asked: Question):
-    """The program in float64, the context to ask it in, and why not, if not."""
-    try:
-        with jax.enable_x64(True):
-            program = _traced_in_float64(asked)
-            # A backward pass may be what does not trace: it is traced only when asked.
-            jax.eval_shape(program.manual.pullback, program.inputs, program.avals)
-    except Exception as error:
-        program = traced(asked.f, asked.args, asked.kwargs, asked.reference)
-        note = "judged in the caller's dtype, float64 does not trace: "
-        return program, nullcontext, note + first_line(error)
-    return program, functools.partial(jax.enable_x64, True), ""
-
-
-def _traced_in_float64(asked: Question):
-    wide_args, wide_kwargs = jax.tree.map(in_float64, (asked.args, asked.kwargs))
-    try:
-        return traced(asked.f, wide_args, wide_kwargs, asked.reference, varied)
-    except Exception:  # data that decides how f is traced stays as it is
-        return traced(asked.f, wide_args, wide_kwargs, asked.reference)
-
-
 def _leaves(args, kwargs):
     """Every leaf with its key path in the argument tuple, or after its keyword."""
     pairs = jax.tree_util.tree_leaves_with_path((args, kwargs))
@@ -215,12 +151,6 @@ def _purposely(surrogate, paths):
             known = ", ".join(paths)
             raise argument_error("compare", "surrogate", f"among {known}", path)
     return set(surrogate)
-
-
-def _narrow(leaf):
-    if not is_differentiable(leaf):
-        return False
-    return jnp.finfo(jnp.result_type(leaf)).bits < 64
 
 
 def _nothing(answers, reference, findings) -> str:

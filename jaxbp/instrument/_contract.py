@@ -12,10 +12,11 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxbp.instrument._answers import first_line, worst_at
+from jaxbp.instrument._by_numpy import run_once
 from jaxbp.instrument._comparison import Finding, elsewhere
 from jaxbp.instrument._judge import disagreement, worst_elements
 from jaxbp.instrument._testimony import Testimony
-from jaxbp.instrument._witnesses import Pullback, Witness, jitted
+from jaxbp.instrument._witnesses import Pullback, Witness
 
 _ONE_HOTS = 6  # of an output, with effort="full"
 _TOGETHER = (
@@ -102,11 +103,11 @@ def transformed(
     is more than one local device, and a length that some of them divide.
     """
     inputs, cotangents = list(inputs), list(cotangents)
-    ways = {n: way for n, way in _ways(witness).items() if only in ("", n)}
-    results = _compiled(ways, inputs, cotangents)
+    ways = {n: way for n, way in _ways(witness, inputs).items() if only in ("", n)}
+    results = _all_of(ways, inputs, cotangents)
     name, *args = _sharded(inputs, cotangents)
     if args and only in ("", name):
-        results |= _compiled({name: witness.pullback}, *args)
+        results[name] = _tried(jax.jit(witness.pullback), *args)
     found: dict[str, Pullback | Exception] = {}
     for name, result in results.items():
         if not isinstance(result, Exception):
@@ -119,7 +120,7 @@ def transformed(
 Way = Callable[[list[Any], list[Any]], tuple[list[Any], list[Any]]]
 
 
-def _ways(witness: Witness) -> dict[str, Way]:
+def _ways(witness: Witness, inputs: list[Any]) -> dict[str, Way]:
     ways = {
         "vmap": functools.partial(_under_vmap, witness, True),
         "vmap over cotangents": functools.partial(_under_vmap, witness, False),
@@ -127,32 +128,33 @@ def _ways(witness: Witness) -> dict[str, Way]:
         "a scan that uses it twice": functools.partial(_through_scan, witness),
         "remat": functools.partial(_under_remat, witness),
     }
-    if len(witness.wrt) > 1:
+    if len(witness.wrt) > 1 and (k := _mapped_leaf(witness, inputs)) is not None:
         name = "vmap over one argument"
-        ways[name] = functools.partial(_through_vmap, witness)
+        ways[name] = functools.partial(_through_vmap, witness, k)
     return ways
 
 
-def _compiled(ways: dict[str, Way], inputs, cotangents) -> dict[str, Any]:
-    """What each way gives, in one program where they are small and none raises."""
+def _all_of(ways: dict[str, Way], inputs, cotangents) -> dict[str, Any]:
+    """What each way gives, as one program where they are small and none raises."""
 
     def all_of_them(inputs, cotangents):
         return {name: way(inputs, cotangents) for name, way in ways.items()}
 
     if sum(np.size(x) for x in (*inputs, *cotangents)) <= _TOGETHER:
-        try:
-            together = jitted(all_of_them, (inputs, cotangents))
-            results = together(inputs, cotangents)
+        results = _tried(run_once, all_of_them, inputs, cotangents)
+        if not isinstance(results, Exception):
             return {name: results[name] for name in ways}  # in this order again
-        except Exception:  # found out below, whose it is
-            pass
-    found: dict[str, Any] = {}
-    for name, way in ways.items():
-        try:
-            found[name] = jax.jit(way)(inputs, cotangents)
-        except Exception as error:
-            found[name] = error
-    return found
+    return {
+        name: _tried(jax.jit(way), inputs, cotangents) for name, way in ways.items()
+    }
+
+
+def _tried(f: Callable[..., Any], *args: Any) -> Any:
+    """What f gives, or the exception that it raises."""
+    try:
+        return f(*args)
+    except Exception as error:  # whatever a rule or JAX raises under a transformation
+        return error
 
 
 def _twice(values, by=1):
@@ -193,17 +195,45 @@ def _through_scan(witness, inputs, cotangents):
     return [o[1] for o in outs], [b / 3 for b in bars]
 
 
-def _through_vmap(witness, inputs, cotangents):
-    """Mapped over the first argument: the cotangents of all others add up."""
+def _through_vmap(witness, k, inputs, cotangents):
+    """Mapped over leaf k: the cotangents of all others add up."""
+    leaves = [inputs[place] for place in witness.wrt]
 
-    def both(first, *leaves):
-        one = lambda x: witness.primal(witness.moved(inputs, (x, *leaves)))
-        return jax.vmap(one)(first)
+    def both(mapped, *leaves):
+        one = functools.partial(_at_leaf, witness, inputs, leaves, k)
+        return jax.vmap(one)(mapped)
 
-    first, *rest = (inputs[k] for k in witness.wrt)
-    outs, back = jax.vjp(both, *_copies([first]), *rest)
+    outs, back = jax.vjp(both, *_copies([leaves[k]]), *leaves)
     bar, *bars = back(_like(_twice(cotangents, 2), outs))
-    return [o[1] for o in outs], [bar[1] / 2, *(b / 3 for b in bars)]
+    bars = [bar[1] / 2 if j == k else b / 3 for j, b in enumerate(bars)]
+    return [o[1] for o in outs], bars
+
+
+def _at_leaf(witness, inputs, leaves, k, x):
+    return witness.primal(witness.moved(inputs, [*leaves[:k], x, *leaves[k + 1 :]]))
+
+
+def _mapped_leaf(witness, inputs) -> int | None:
+    """The first leaf that every output depends on.
+
+    Of an output that the mapped calls share JAX counts the cotangent once a call, or
+    refuses: that is no fault of the rule.
+    """
+    leaves = [inputs[place] for place in witness.wrt]
+    for k, leaf in enumerate(leaves):
+        one = functools.partial(_at_leaf, witness, inputs, leaves, k)
+        if all(_depends(one, j, leaf) for j in range(len(witness.outputs))):
+            return k
+    return None
+
+
+def _depends(f, output, x) -> bool:
+    """Whether an output of f varies where x is mapped over."""
+    try:
+        jax.eval_shape(jax.vmap(lambda x: f(x)[output], out_axes=None), *_copies([x]))
+    except ValueError:  # what varies has an axis
+        return True
+    return False
 
 
 def _like(cotangents, outs):

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxbp.instrument._arms import Arms
 from jaxbp.instrument._branch import Branch, short
+from jaxbp.instrument._compiled import jitted
 from jaxbp.instrument._witnesses import Witness
 
 
@@ -28,7 +28,7 @@ class Coverage:
     def _prepare(self, witness, inputs):
         arms = Arms()
         self._branches = list(arms.branches(witness.jaxpr))
-        self._evaluate = jax.jit(lambda inputs: arms.run(witness.jaxpr, inputs)[1])
+        self._evaluate = jitted(lambda inputs: arms.run(witness.jaxpr, inputs)[1])
         self._taken = np.zeros(sum(len(b.taken) for b in self._branches), bool)
 
     def see(self, inputs: Sequence[Any]) -> None:

@@ -201,6 +201,8 @@ KNOWN: dict[str, Callable] = {
     "squeeze": lambda p, x: np.squeeze(x, axis=tuple(p["dimensions"])),
     "transpose": lambda p, x: x.transpose(p["permutation"]),
     "rev": lambda p, x: np.flip(x, p["dimensions"]),
+    "stack": lambda p, *x: np.stack(x, axis=p["axis"]),
+    "unstack": lambda p, x: list(np.moveaxis(x, p["axis"], 0)),
     "concatenate": lambda p, *x: np.concatenate(x, axis=p["dimension"]),
     "reduce_sum": _over(np.sum),
     "reduce_prod": _over(np.prod),

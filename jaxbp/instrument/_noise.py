@@ -210,7 +210,8 @@ def _magnitudes(eqn, ins):
     """sqrt(n) times the sum of the magnitudes of what a sum adds up."""
     (total,) = _by_numpy.run(eqn, [_absolute(x) for x in ins])
     terms = max(1, _size(ins) // max(1, np.size(total)))
-    return [total * np.sqrt(terms).astype(total.dtype)]
+    with np.errstate(over="ignore"):
+        return [total * np.sqrt(terms).astype(total.dtype)]
 
 
 def _size(ins):

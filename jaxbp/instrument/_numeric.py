@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxbp.instrument._compiled import jitted
+
 _RUNGS = 18
 _DEPTH = 6
 _GROWTH = 1.05  # a halving: that of |x| to the power 0.93
@@ -41,7 +43,7 @@ def ladder(phi: Callable[..., Any]) -> Callable[..., Any]:
     its rounding magnitude beside its value: `(value, magnitude)`.
     """
 
-    @jax.jit
+    @jitted
     def evaluate(context, leaves, elements, offsets):
         starts = np.cumsum([0, *(np.size(leaf) for leaf in leaves)])
 

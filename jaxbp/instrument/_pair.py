@@ -11,6 +11,7 @@ from jax.extend.core import Literal
 
 from jaxbp import _jaxpr
 from jaxbp._steps import holds, is_floating, wire_name
+from jaxbp.instrument._compiled import jitted
 from jaxbp.instrument._judge import ASKED, Numeric, disagreement
 from jaxbp.instrument._noise import noise_of_inputs, rounding_noise
 from jaxbp.instrument._numeric import ladder, secants
@@ -39,7 +40,7 @@ class Programs:
         key = f"{id(jaxpr)}" if holds(jaxpr, _array_literal) else str(jaxpr)
         if key not in self._compiled:
             run = functools.partial(_jaxpr.evaluate_with, jaxpr)
-            self._compiled[key] = jax.jit(run)
+            self._compiled[key] = jitted(run)
         return [np.asarray(x) for x in self._compiled[key](jaxpr.consts, inputs)]
 
 

@@ -4,7 +4,6 @@ Every point has the shapes and dtypes of the caller's arguments and is asked wit
 programs that are compiled already. What an array evidently is it stays.
 """
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -12,16 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp._jaxpr import is_differentiable
-from jaxbp.instrument._structure import (
-    fractions,
-    in_order,
-    is_mask,
-    is_one_hot,
-    keeping,
-    keeping_data,
-    positive,
-    within,
-)
+from jaxbp.instrument._data import New, other_data, repeated
+from jaxbp.instrument._structure import fractions, in_order, keeping, positive, within
 
 _PLAIN = (0.0, -0.0, 1.0, -1.0)
 _EXTREME = (1e-30, -1e-30, 1e3, -1e3)
@@ -34,8 +25,6 @@ _KINDER = {
     "kept positive": positive,
     "kept in range": within,
 }
-
-New = Callable[[np.ndarray], np.ndarray]
 
 
 class Point(NamedTuple):
@@ -76,15 +65,10 @@ def points(
         if finite(point.inputs):
             yield point
     yield from _other_phases(inputs, rng)
-    for point in _other_data(inputs, sentinels, outputs):
-        pairs = zip(inputs, point.inputs, strict=True)
+    for name, changed in other_data(inputs, sentinels, outputs):
+        pairs = zip(inputs, changed, strict=True)
         if repeats or not any(repeated(*pair) for pair in pairs):
-            yield point
-
-
-def is_data(leaf: Any) -> bool:
-    """Integers or booleans in an array: no gradient, but values that matter."""
-    return getattr(getattr(leaf, "dtype", None), "kind", "?") in "iub"
+            yield Point(name, changed)
 
 
 def _everywhere(inputs, specials, rng) -> Iterator[tuple[str, New]]:
@@ -154,64 +138,6 @@ def _other_phases(inputs, rng) -> Iterator[Point]:
         pairs = zip(inputs, turned, strict=True)
         moved = [jnp.asarray(new(np.asarray(x)), x.dtype) if t else x for x, t in pairs]
         yield Point(name, moved)
-
-
-def _other_data(inputs, sentinels, outputs) -> Iterator[Point]:
-    """Other integers, and masks of every kind, floating ones too."""
-    shapes = [*(np.shape(x) for x in inputs if is_differentiable(x)), *outputs]
-    lengths = {n for shape in shapes for n in shape}
-
-    def last_valid(x):
-        limits = [n for n in sorted(lengths) if n > x.max(initial=0)]
-        ends = [limits[0] - 1 if limits else x.max(initial=0)]
-        valid = x.min(initial=0) >= 0
-        return np.resize(np.asarray([*ends, 0], x.dtype), x.shape) if valid else x
-
-    changes: dict[str, New] = {
-        "data all smallest": lambda x: np.full_like(x, x.min(initial=0)),
-        "data all largest": lambda x: np.full_like(x, x.max(initial=0)),
-        "data reversed": np.flip,
-        "data repeated": lambda x: np.resize(x.ravel()[: max(1, x.size // 2)], x.shape),
-        "the last valid index and the first": last_valid,
-    }
-    for mark in sentinels:
-        changes[f"{mark} among the data"] = functools.partial(_marked, mark)
-    of_masks: dict[str, New] = {
-        "flags all off": np.zeros_like,
-        "flags all on": np.ones_like,
-        "flags of one row off": _one_row_off,
-    }
-    arrays = [np.asarray(x) for x in inputs]
-    whole = [is_data(x) and x.dtype != bool for x in arrays]
-    flags = [
-        is_mask(x) and (x.dtype == bool or is_differentiable(x)) and not is_one_hot(x)
-        for x in arrays
-    ]
-    labels = [is_mask(x) and is_differentiable(x) and is_one_hot(x) for x in arrays]
-    yield from _changed(inputs, arrays, whole, changes, keeping_data)
-    yield from _changed(inputs, arrays, flags, of_masks, lambda old, new: new)
-    others: dict[str, New] = {"other labels": lambda x: np.roll(x, 1, axis=-1)}
-    yield from _changed(inputs, arrays, labels, others, lambda old, new: new)
-
-
-def repeated(old, new) -> bool:
-    """Whether integers that were all different are no longer."""
-    if not is_data(old) or old.dtype == bool:
-        return False
-    distinct = np.unique(old).size == np.size(old) > 1
-    return bool(distinct and np.unique(new).size < np.size(new))
-
-
-def _changed(inputs, arrays, chosen, changes, keep) -> Iterator[Point]:
-    """A point for each change that leaves anything different."""
-    for name, new in changes.items():
-        values = [
-            keep(x, new(x)) if yes else x for x, yes in zip(arrays, chosen, strict=True)
-        ]
-        pairs = zip(arrays, values, strict=True)
-        if any(yes for yes in chosen) and not all(np.array_equal(*p) for p in pairs):
-            moved = zip(inputs, values, chosen, strict=True)
-            yield Point(name, [jnp.asarray(v) if yes else x for x, v, yes in moved])
 
 
 def _tame(name, inputs, values, finite) -> Iterator[Point]:
@@ -295,18 +221,3 @@ def _outlier(x, value, rng):
     x = x.copy()
     x.flat[rng.integers(x.size)] = value
     return x
-
-
-def _marked(mark, x):
-    info, marked = np.iinfo(x.dtype), x.copy()
-    if info.min <= mark <= info.max:
-        marked.flat[-1:] = mark
-    return marked
-
-
-def _one_row_off(x):
-    if not x.ndim:
-        return x
-    off = x.copy()
-    off[0] = 0
-    return off

@@ -10,6 +10,7 @@ from jaxbp.instrument._comparison import Finding
 from jaxbp.instrument._judge import disagreement
 from jaxbp.instrument._testimony import Testimony
 
+_DIGITS = 16  # an error of one sixteenth of a value leaves no digit of it
 _TIMES = 8  # as inaccurate as autodiff, or as one unit in the last place
 
 
@@ -27,8 +28,8 @@ def in_low_precision(
 
     In units in the last place, against autodiff in float64: M is `less-accurate` when
     its largest error is over 8 times the larger of A's and one unit; beyond the noise
-    of its own rounding it is `wrong`. Where the two are not one function (at a kink,
-    where autodiff breaks) each is held against itself in float64.
+    of its own rounding it is `wrong`, where A keeps a digit. Where the two are not one
+    function (at a kink, where autodiff breaks) each is held against itself in float64.
     """
     errors = _errors(working, exact)  # first: it ends at probe 0, which is asked next
     found = working.value()
@@ -50,7 +51,7 @@ def _errors(working, exact) -> np.ndarray:
             values = getattr(working, side)[c].cotangents
             for k, value in enumerate(values):
                 truth = _truth(exact, side, c, k)
-                errors[k, int(side == "auto"), c] = _ulps(value, truth, working.unit)
+                errors[k, int(side == "auto"), c] = _ulps(value, truth, working)
     return errors
 
 
@@ -82,8 +83,12 @@ def _accuracy(working, exact, k, path, manual, auto) -> Finding:
     truth = _truth(exact, "manual", c, k)
     noise = working.noise(c)[0].cotangents[k]
     # Below the smallest normal number a dtype has no digits to be right in.
-    noise = np.maximum(noise, float(jnp.finfo(m.dtype).tiny))
+    noise = np.maximum(noise, _widest(m, working)[1])
     beyond = disagreement(m.astype(truth.dtype), truth, working.unit, noise)
+    with np.errstate(all="ignore"):  # where autodiff keeps no digit, none is asked for
+        off, sizes = np.abs(a.astype(truth.dtype) - truth), np.abs(truth)
+        lost = (off > sizes / _DIGITS) | (off.max() > sizes.max() / _DIGITS)
+    beyond = np.where(lost, 0.0, beyond)
     with np.errstate(all="ignore"):
         element = int(np.argmax(np.nan_to_num(np.abs(m - truth))))
     worst = worst_at(m, a, element)
@@ -96,17 +101,25 @@ def _accuracy(working, exact, k, path, manual, auto) -> Finding:
     return Finding("less-accurate", path, "", worst, "", message)
 
 
-def _ulps(value: np.ndarray, exact: np.ndarray, unit: float) -> float:
+def _ulps(value: np.ndarray, exact: np.ndarray, working: Testimony) -> float:
     """Largest error in units in the last place; of what is not finite, none.
 
-    Of the place of the widest unit: of the value's dtype or its argument's.
+    Of the place of the widest unit: of the value's dtype or the arguments'.
     """
-    info, largest = jnp.finfo(value.dtype), 0.0
-    eps = max(float(info.eps), unit)
+    (eps, tiny), largest = _widest(value, working), 0.0
     for _, (some, truth) in blocks(value, exact):
         with np.errstate(all="ignore"):
-            place = eps * np.maximum(np.abs(truth), float(info.tiny))
+            place = eps * np.maximum(np.abs(truth), tiny)
             ulps = np.abs(some.astype(exact.dtype) - truth) / place
         error = np.max(ulps, initial=0.0, where=np.isfinite(ulps))
         largest = max(largest, float(error))
     return largest
+
+
+def _widest(value: np.ndarray, working: Testimony) -> tuple[float, float]:
+    """Unit of roundoff and smallest normal number, the larger of value and leaves."""
+    infos = [
+        jnp.finfo(value.dtype),
+        *(jnp.finfo(jnp.result_type(x)) for x in working.leaves),
+    ]
+    return max(float(i.eps) for i in infos), max(float(i.tiny) for i in infos)

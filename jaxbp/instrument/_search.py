@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,8 @@ from jaxbp.instrument._boundaries import boundaries, sentinels
 from jaxbp.instrument._comparison import VERDICTS, Finding, elsewhere
 from jaxbp.instrument._contract import sparsely, transformations
 from jaxbp.instrument._coverage import Coverage
-from jaxbp.instrument._points import is_data, points, repeated
+from jaxbp.instrument._data import is_data, repeated
+from jaxbp.instrument._points import points
 from jaxbp.instrument._precision import in_low_precision
 from jaxbp.instrument._testimony import Testimony
 from jaxbp.instrument._variants import other_dtypes, other_flags, other_lengths
@@ -46,7 +48,8 @@ def look_around(
     the caller's.
     """
     program = answers.program
-    if program.is_large and not few:
+    at_few = program.is_large or program.is_long
+    if at_few and not few:
         return
     # The pullback holds what the rules' own forward and backward passes compare with.
     written = program.manual.read(answers.inputs, answers.probes[-1])
@@ -72,7 +75,7 @@ def look_around(
     )
     if answers.refused:  # every element of every point is differentiated numerically
         found = itertools.islice(found, _OPAQUE)
-    for point in itertools.islice(found, few if program.is_large else None):
+    for point in itertools.islice(found, few if at_few else None):
         try:
             there = Testimony(program, point.inputs, asked.paths, asked.seed, count=1)
             there.earlier = [answers.inputs]
@@ -129,17 +132,22 @@ def look_further(
 
 
 def look_at_dtypes(asked: Question, answers: Testimony) -> Iterator[list[Finding]]:
-    """Findings in each narrower dtype: contract, overflow, accuracy."""
+    """Findings in each narrower dtype: contract, overflow, accuracy.
+
+    What overflows in a dtype of a smaller range than the caller's, at arguments made
+    larger, is told but not held against the rule: it was not asked for there.
+    """
     jaxpr = answers.program.manual.jaxpr
+    ranges = [_range(jnp.result_type(x)) for x in _floats(asked.args, asked.kwargs)]
     for variants in other_dtypes(asked.args, asked.kwargs):
         try:  # one program for both
-            narrow = traced(asked.f, *variants[0][1:], asked.reference)
+            narrow = traced(asked.f, *variants[0][1:], asked.reference, once=True)
         except Exception:  # not a dtype that the function takes
             continue
         if holds(narrow.manual.jaxpr, _infinite) and not holds(jaxpr, _infinite):
             continue  # not one that it is written for: its constants overflow in it
-        for variant in variants:
-            leaves = list(filter(is_differentiable, jax.tree.leaves(variant[1:])))
+        for k, variant in enumerate(variants):
+            leaves = _floats(*variant[1:])
             if not all(np.isfinite(np.asarray(x, complex)).all() for x in leaves):
                 continue  # too large for this dtype, or infinite from the start
             try:
@@ -154,7 +162,23 @@ def look_at_dtypes(asked: Question, answers: Testimony) -> Iterator[list[Finding
             if lost or not _all_finite(there.auto[0].cotangents):
                 continue
             findings = in_low_precision(there, exact, asked.surrogates, callers=False)
+            if k and min(ranges) > min(_range(jnp.result_type(x)) for x in leaves):
+                findings = [_milder(finding) for finding in findings]
             yield elsewhere(findings, variant.name)
+
+
+def _floats(args, kwargs) -> list[Any]:
+    return list(filter(is_differentiable, jax.tree.leaves((args, kwargs))))
+
+
+def _range(dtype) -> int:
+    """Twos that fit into the largest number of a dtype."""
+    return int(jnp.finfo(dtype).maxexp)
+
+
+def _milder(finding: Finding) -> Finding:
+    of_dtype = finding.verdict == "wrong" and finding.kind in ("overflow", "dtype")
+    return replace(finding, verdict="less-accurate") if of_dtype else finding
 
 
 def _infinite(eqn: Any) -> bool:

@@ -2,8 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,19 +21,13 @@ from jaxbp.instrument._judge import (
     telling_elements,
     worst_elements,
 )
-from jaxbp.instrument._numeric import secants
+from jaxbp.instrument._kinks import Differing, held_to_lines, with_points_around
 from jaxbp.instrument._witnesses import LARGE
 
 _TIMES = 2.0**20  # what a cotangent is multiplied with: exact in every dtype
 _SAMPLE = 2**16  # of the elements of a large array that seem to differ
 _FEW = 2  # elements that the numeric witness is asked about at once in a large program
 _OUTPUTS = 16  # outputs that are asked one by one
-_AROUND = 32  # points around a kink: of five that tie, each is first in some
-_NO_SUBGRADIENT: dict[str, Any] = {
-    "verdict": "wrong",
-    "kind": "",
-    "message": "at a kink, but no subgradient: along a line it is too steep",
-}
 
 
 class Testimony(Answers):
@@ -67,22 +60,7 @@ class Testimony(Answers):
                 found.append(self._judged(k, *differing[k]))
             else:
                 found.append(self._agreeing(k))
-        return self._together(found, differing)
-
-    def _together(self, found: list[Finding], differing) -> list[Finding]:
-        """Leaves that tie with one another, each a choice, held together as well."""
-        places = {path: k for k, path in enumerate(self.paths)}
-        kinks = [places[f.argument] for f in found if f.verdict == "kink"]
-        for c in {differing[k][0] for k in kinks}:
-            tied = {k: differing[k][1] for k in kinks if differing[k][0] == c}
-            if len(tied) > 1 and not self._is_subgradient(c, tied):
-                found = [
-                    dataclasses.replace(f, **_NO_SUBGRADIENT)
-                    if places.get(f.argument) in tied
-                    else f
-                    for f in found
-                ]
-        return found
+        return held_to_lines(self, found, differing)
 
     def value(self) -> list[Finding]:
         """fwd's value against the primal's."""
@@ -149,7 +127,7 @@ class Testimony(Answers):
             found[k] = Finding("broken-contract", path, "", worst, kind, message)
         return found
 
-    def _differing(self, leaves) -> dict[int, tuple[int, np.ndarray, str]]:
+    def _differing(self, leaves) -> Differing:
         """By leaf, a probe at which it differs beyond rounding, by how much, a note.
 
         The cheap bound first; noise is measured only where that fails.
@@ -194,8 +172,6 @@ class Testimony(Answers):
         numeric = self._numeric(c, k, _telling(m, a, multiple))
         path = self.paths[k]
         finding = judge(path, m, a, multiple, numeric, self.unit, evidence)
-        if finding.verdict == "kink" and not self._is_subgradient(c, {k: multiple}):
-            finding = dataclasses.replace(finding, **_NO_SUBGRADIENT)
         message = f"{note}{finding.message}"
         output = self._output(c, k, multiple)
         return dataclasses.replace(finding, output=output, message=message)
@@ -219,35 +195,6 @@ class Testimony(Answers):
                 shown.append(path)
         return ", ".join(shown) if len(shown) < len(paths) else ""
 
-    def _is_subgradient(self, c, multiples: Mapping[int, np.ndarray]) -> bool:
-        """Whether M is possible along lines through all differing elements at once.
-
-        At a tie every element may have a derivative of its own choice, all together may
-        not: a maximum's gradient sums to 1. `multiples` are those of the leaves.
-        """
-        scale = max(_largest(self.leaves[k]) for k in multiples) or 1.0
-        rng = np.random.default_rng(self.seed)
-        ones = lambda multiple: np.ones(multiple.shape)
-        for draw in (
-            lambda multiple: (multiple > 0) * ones(multiple),
-            lambda multiple: (multiple > 0) * rng.uniform(0.5, 1.5, multiple.shape),
-            ones,  # those that agree may tie with those that do not
-        ):
-            directions = [np.zeros(np.shape(x)) for x in self.leaves]
-            slope = 0.0
-            for k, multiple in multiples.items():
-                directions[k] = scale * draw(multiple)
-                slope += np.sum(self.manual[c].cotangents[k] * directions[k])
-            context = (self.inputs, self.probes[c], directions)
-            s = secants(self.program.along, context, [np.zeros(())])
-            low, high = sorted((s.left[0], s.right[0]))
-            slack = 4 * (s.left_error[0] + s.right_error[0])
-            # Where f bends along the line as well, elements may bend either way.
-            smooth = high - low <= slack
-            if smooth and not low - slack <= slope <= high + slack:
-                return False
-        return True
-
     def _numeric(self, c, k, elements) -> Numeric | None:
         """The numeric witness at elements of leaf k, until one is wrong there.
 
@@ -265,37 +212,11 @@ class Testimony(Answers):
         for first in range(0, len(elements), at_once):
             some = elements[first : first + at_once]
             s = self.secants(c, start + np.resize(some, at_once), rounding)
-            found.append(self._at_kinks(c, k, Numeric.of(some, s, lost=lost)))
+            answer = Numeric.of(some, s, lost=lost)
+            found.append(with_points_around(self, c, k, answer))
             if "wrong" in sides(m, a, found[-1], self.unit):
                 break
         return Numeric(*(np.concatenate(c) for c in zip(*found, strict=True)))
-
-    def _at_kinks(self, c, k, numeric: Numeric) -> Numeric:
-        """The answer; where f bends, with the gradients of points around in it."""
-        if self.program.is_large or not numeric.bent(self.unit).any():
-            return numeric
-        if self.refused:  # there is no gradient of points around to ask for
-            m = self.manual[c].cotangents[k].ravel()[numeric.elements]
-            return numeric.doubtful(m, self.unit)
-        rng = np.random.default_rng((self.seed, 2))
-        near = []
-        for _ in range(_AROUND):
-            leaves = [_nudged(x, rng) for x in self.leaves]
-            inputs = self.program.auto.moved(self.inputs, leaves)
-            auto = self.program.ask(inputs, self.probes[c])[1].cotangents[k]
-            near.append(auto.ravel()[numeric.elements])
-        return numeric.beside(np.asarray(near), self.unit)
-
-
-def _nudged(x, rng) -> np.ndarray:
-    """A leaf moved by a millionth of its size: ties come apart, and little else."""
-    size = _largest(x) or 1.0
-    return np.asarray(x) + 1e-6 * size * rng.standard_normal(np.shape(x))
-
-
-def _largest(x) -> float:
-    x = np.abs(np.asarray(x))
-    return float(np.max(x, initial=0.0, where=np.isfinite(x)))
 
 
 def _sampled(multiple: np.ndarray) -> tuple[np.ndarray, str]:

@@ -14,7 +14,9 @@ from jaxbp._jaxpr import is_differentiable
 from jaxbp.instrument._witnesses import LARGE
 
 _DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
-_ALONE = 6  # axes that change their length in one array alone
+_ALONE = 12  # ways to change an axis in one array alone
+
+Shape = tuple[int, ...]
 
 
 class Variant(NamedTuple):
@@ -26,40 +28,51 @@ class Variant(NamedTuple):
 
 
 def other_lengths(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Variant]:
-    """All axes of other odd lengths at once; then every length as 1 and as one more.
+    """All axes of other odd lengths, of one; then every length as 1 and as one more.
 
     A length changes wherever it occurs, and then in one array alone: queries need not
     be as many as keys, nor a batch be 1. Arrays are extended by repeating them. Whether
-    the function accepts the lengths is for the caller to find out. What would be larger
-    than the caller's arguments, and large, is left out. Integers that may count along
-    an axis stay below its length.
+    the function accepts the lengths is for the caller to find out. Integers that may
+    count along an axis stay below its length.
     """
     leaves, tree = jax.tree.flatten((args, kwargs))
-    shapes = [list(_shape(x)) for x in leaves]
-    lengths = sorted({n for shape in shapes for n in shape} - {0, 1})
-    most = max(LARGE, _size(leaves))
-    changes: list[tuple[str, list[list[int]]]] = []
-
-    def change(name, new):
-        changes.append((name, [[new.get(n, n) for n in shape] for shape in shapes]))
-
-    if lengths:
-        change("all axes of other lengths", {n: 2 * n + 1 for n in lengths})
-    for old in lengths:
-        change(f"axes of {old} made 1", {old: 1})
-        change(f"axes of {old} made {old + 1}", {old: old + 1})
-    changes += itertools.islice(_alone(shapes), _ALONE)
-    for name, new in changes:
+    old = [_shape(x) for x in leaves]
+    for name, new in _other_shapes(old):
+        if not _fits(old, new):
+            continue
         pairs = zip(leaves, new, strict=True)
-        resized = [_with_lengths(x, lengths, most) for x, lengths in pairs]
-        shorter = min(
-            (n for n, old in zip(_all(new), _all(shapes), strict=True) if n < old),
-            default=0,
-        )
+        resized = [_with_lengths(x, lengths) for x, lengths in pairs]
+        pairs = zip(_all(new), _all(old), strict=True)
+        shorter = min((n for n, before in pairs if n < before), default=0)
         if shorter:
             resized = [_below(x, shorter) for x in resized]
-        if _size(resized) <= most:
-            yield Variant(name, *jax.tree.unflatten(tree, resized))
+        yield Variant(name, *jax.tree.unflatten(tree, resized))
+
+
+def too_large(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
+    """What `other_lengths` leaves out: large, and larger than what the caller gave."""
+    old = [_shape(x) for x in jax.tree.leaves((args, kwargs))]
+    return [name for name, new in _other_shapes(old) if not _fits(old, new)]
+
+
+def _other_shapes(shapes: list[Shape]) -> Iterator[tuple[str, list[Shape]]]:
+    lengths = sorted(set(_all(shapes)) - {0, 1})
+
+    def change(name: str, new: dict[int, int]):
+        return name, [tuple(new.get(n, n) for n in shape) for shape in shapes]
+
+    if lengths:
+        yield change("all axes of other lengths", {n: 2 * n + 1 for n in lengths})
+    if len(lengths) > 1:
+        yield change("all axes of one length", dict.fromkeys(lengths, lengths[0]))
+    for old in lengths:
+        yield change(f"axes of {old} made 1", {old: 1})
+        yield change(f"axes of {old} made {old + 1}", {old: old + 1})
+    yield from itertools.islice(_alone(shapes), _ALONE)
+
+
+def _fits(old, new) -> bool:
+    return sum(map(math.prod, new)) <= max(LARGE, sum(map(math.prod, old)))
 
 
 def _all(shapes) -> list[int]:
@@ -73,15 +86,16 @@ def _below(leaf, length):
     return np.where(leaf < 0, leaf, leaf % length) if whole else leaf
 
 
-def _alone(shapes) -> Iterator[tuple[str, list[list[int]]]]:
-    """One axis of one array longer by 2: of length 1, or of one that others share."""
+def _alone(shapes: list[Shape]) -> Iterator[tuple[str, list[Shape]]]:
+    """One axis of one array made longer: of length 1, or one that others share."""
     shared = Counter(_all(shapes))
     for k, shape in enumerate(shapes):
         for axis, n in enumerate(shape):
             if n == 1 or (n > 1 and shared[n] > 1):
-                new = [list(shape) for shape in shapes]
-                new[k][axis] = n + 2
-                yield f"axis {axis} of one array, {n}, made {n + 2}", new
+                for new in sorted({n + 2, 2 * n} - {2}):
+                    longer = (*shape[:axis], new, *shape[axis + 1 :])
+                    name = f"axis {axis} of one array, {n}, made {new}"
+                    yield name, [*shapes[:k], longer, *shapes[k + 1 :]]
 
 
 def other_flags(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Variant]:
@@ -134,20 +148,11 @@ def _is_complex(leaf):
     return is_differentiable(leaf) and jnp.iscomplexobj(leaf)
 
 
-def _shape(leaf):
+def _shape(leaf) -> Shape:
     return np.shape(leaf) if hasattr(leaf, "shape") and hasattr(leaf, "dtype") else ()
 
 
-def _size(leaves):
-    return sum(math.prod(_shape(x)) for x in leaves)
-
-
-def _with_lengths(leaf, lengths, most):
-    """As a shape alone, where it is too large to be made."""
-    if lengths == list(_shape(leaf)):
-        return leaf
-    if math.prod(lengths) > most:
-        return np.broadcast_to(0.0, lengths)
+def _with_lengths(leaf, lengths):
     for axis, new in enumerate(lengths):
         if new != leaf.shape[axis]:
             leaf = _taken(leaf, np.arange(new) % leaf.shape[axis], axis)

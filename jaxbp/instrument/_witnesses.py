@@ -11,18 +11,14 @@ import numpy as np
 
 from jaxbp._errors import argument_error
 from jaxbp._jaxpr import evaluate, is_differentiable, trace, without_rules
-from jaxbp.instrument import _by_numpy, _equations
+from jaxbp.instrument import _by_numpy
+from jaxbp.instrument._compiled import jitted
 from jaxbp.instrument._noise import rounding_noise
 from jaxbp.instrument._numeric import ladder
 
-LARGE = (
-    2**20
-)  # elements among the inputs, from which memory and run time are what count
-# What runs a few times on little data takes longer to optimise than to run.
-_UNOPTIMISED = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-}
+# Elements among the inputs, from which memory and run time are what count.
+LARGE = 2**20
+_LONG = 500  # equations of a pullback, from which its run time counts as well
 
 
 class Pullback(NamedTuple):
@@ -45,7 +41,7 @@ class Witness:
 
     def __init__(self, jaxpr: Any, wrt: Sequence[int], outputs: Sequence[int]):
         self.jaxpr, self.wrt, self.outputs = jaxpr, list(wrt), list(outputs)
-        self._compiled = jax.jit(self.pullback)
+        self._compiled = jitted(self.pullback)
         self._read: Any = None
 
     def primal(self, inputs: Sequence[Any]) -> list[jax.Array]:
@@ -139,17 +135,26 @@ class Program:
         return sum(map(np.size, self.inputs)) > LARGE
 
     @functools.cached_property
-    def _both(self) -> Callable[..., Any]:
-        witnesses = (self.manual, self.auto)
+    def is_long(self) -> bool:
+        """Whether to ask at many points would take minutes."""
+        return _by_numpy.length(self.manual.read(self.inputs, self.avals)) > _LONG
+
+    def _both(self, inputs: list[Any], cotangents: list[Any]):
         if self.once:
-            jaxprs = [w.read(self.inputs, self.avals) for w in witnesses]
-            if all(map(_by_numpy.is_quick, jaxprs)):
-                return functools.partial(_uncompiled, jaxprs, len(self.avals))
+            flat = [*inputs, *cotangents]
+            read = (w.read(inputs, cotangents) for w in (self.manual, self.auto))
+            answers = [_by_numpy.quickly(jaxpr, flat) for jaxpr in read]
+            if None not in answers:
+                n = len(cotangents)
+                return [(outs[:n], outs[n:]) for outs in answers if outs is not None]
+        return self._compiled(inputs, cotangents)
 
+    @functools.cached_property
+    def _compiled(self) -> Callable[..., Any]:
         def both(inputs, cotangents):
-            return [w.pullback(inputs, cotangents) for w in witnesses]
+            return [w.pullback(inputs, cotangents) for w in (self.manual, self.auto)]
 
-        return jitted(both, self.inputs)
+        return jitted(both)
 
     @functools.cached_property
     def avals(self) -> list[jax.ShapeDtypeStruct]:
@@ -234,18 +239,6 @@ def traced(
         expected = f"a function with f's outputs, {ours}"
         raise argument_error("compare", "reference", expected, theirs)
     return Program(manual, auto, program.inputs, paths, once)
-
-
-def jitted(f: Callable[..., Any], inputs: Any) -> Callable[..., Any]:
-    """`jax.jit(f)`, left unoptimised where its `inputs` are small."""
-    size = sum(map(np.size, jax.tree.leaves(inputs)))
-    small = size <= _equations.LARGE and jax.default_backend() == "cpu"
-    return jax.jit(f, compiler_options=_UNOPTIMISED if small else None)
-
-
-def _uncompiled(jaxprs, outputs: int, inputs, cotangents):
-    answers = [_by_numpy.evaluate(jaxpr, [*inputs, *cotangents]) for jaxpr in jaxprs]
-    return [(flat[:outputs], flat[outputs:]) for flat in answers]
 
 
 def in_float64(leaf: Any) -> Any:

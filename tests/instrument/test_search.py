@@ -9,7 +9,7 @@ from ordinary import agrees_with_autodiff
 from jaxbp import compare, ops
 from jaxbp.instrument._boundaries import boundaries
 from jaxbp.instrument._points import points
-from jaxbp.instrument._variants import other_lengths
+from jaxbp.instrument._variants import other_lengths, too_large
 
 X = jax.random.normal(jax.random.key(0), (4, 3))
 
@@ -32,6 +32,11 @@ def clipped(x):
 
 def embed(table, ids):
     return table[ids]
+
+
+def mean_of_the_first(x, n):
+    valid = jnp.arange(x.shape[1]) < n[:, None]
+    return jnp.where(valid, x, 0).sum(1) / n.astype(x.dtype)
 
 
 HIDDEN = {
@@ -64,6 +69,55 @@ HIDDEN = {
         ),
         (X, jnp.array([0, 2, 3])),
     ),
+    "lengths that are all full": (
+        rule(
+            mean_of_the_first,
+            lambda res, g: (
+                jnp.broadcast_to((g / res[1].astype(g.dtype))[:, None], (4, 3)),
+                None,
+            ),
+        ),
+        (X, jnp.full(4, 3)),
+    ),
+    "an index out of range, which is filled in for": (
+        rule(
+            lambda x, i: x.at[i].get(mode="fill", fill_value=0.0),
+            lambda res, g: (
+                jnp.zeros_like(res[0]).at[jnp.clip(res[1], 0, 3)].add(g),
+                None,
+            ),
+        ),
+        (X, jnp.array([0, 2, 3])),
+    ),
+    "negative labels, which are to be ignored": (
+        rule(
+            lambda x, i: jnp.where(i >= 0, x[i, 0], 0),
+            lambda res, g: (jnp.zeros_like(res[0]).at[res[1], 0].add(g), None),
+        ),
+        (X, jnp.array([0, 2, 3])),
+    ),
+    "an axis that is told by its length": (
+        rule(
+            lambda a, b: jnp.tanh(a[:, None] * b),
+            lambda res, g: (
+                lambda d: (
+                    (d * res[1]).sum(1 if d.shape[1] != len(res[0]) else 0),
+                    (d * res[0][:, None]).sum(0),
+                )
+            )(g / jnp.cosh(res[0][:, None] * res[1]) ** 2),
+        ),
+        (X[0] / 2, X[:, 0] / 2),
+    ),
+    "queries in groups": (
+        rule(
+            lambda k, q: jnp.repeat(k, len(q) // len(k), 0) * q,
+            lambda res, g: (
+                (g * res[1]).reshape(-1, *res[0].shape).sum(0),
+                g * jnp.repeat(res[0], len(res[1]) // len(res[0]), 0),
+            ),
+        ),
+        (X, X + 1),
+    ),
     "a mistake that vmap brings out": (
         rule(
             lambda x: x * 2,
@@ -94,6 +148,65 @@ def test_what_the_callers_point_hides_is_found(name):
 )
 def test_a_right_rule_stays_right(f, args):
     assert compare(f, *args, effort="full", order=2).ok
+
+
+# A thousand times 64, and a cotangent, is too much for a float16.
+DETOUR = rule(lambda x: x * x, lambda x, g: (g * (x * 1e3) * 2e-3,))
+
+
+@pytest.mark.parametrize(
+    ("f", "args"),
+    [
+        # Nobody asked for a float16.
+        (DETOUR, (X.astype(jnp.float32),)),
+        # JAX counts what the mapped calls share once a call.
+        (
+            rule(
+                lambda b, w: (b * w, w * w),
+                lambda res, g: (
+                    g[0] * res[1],
+                    g[0] * res[0] + 2 * g[1] * res[1],
+                ),
+            ),
+            (X, X + 1),
+        ),
+    ],
+    ids=["overflow in another dtype", "an output that is shared under vmap"],
+)
+def test_what_is_no_fault_of_the_rule_is_not_held_against_it(f, args):
+    assert compare(f, *args, effort="full").ok
+
+
+def test_an_overflow_in_the_callers_own_dtype_is():
+    comparison = compare(DETOUR, X.astype(jnp.float16), effort="full")
+    assert comparison.findings[0].kind == "overflow", comparison
+    assert comparison.verdict == "wrong"
+
+
+def test_where_autodiff_keeps_no_digit_none_is_asked_for():
+    """At 3e7 a float32 has lost the angle: sine and slope are anybody's."""
+
+    def by_parts(x, g):  # right, and rounds otherwise than autodiff
+        return (g * (jnp.cos(x) * jnp.cos(1e4 * x) - jnp.sin(x) * jnp.sin(1e4 * x)),)
+
+    f = rule(lambda x: jnp.sin(10_001 * x) / 10_001, by_parts)
+    assert compare(f, jnp.float32(3000.25)).ok
+
+
+def test_what_is_left_out_is_said():
+    tall = np.broadcast_to(np.float32(0), (2**20, 3))
+    longer = ["axes of 3 made 4", "axes of 1048576 made 1048577"]
+    assert too_large((tall,), {}) == ["all axes of other lengths", *longer]
+    assert not too_large((X,), {})
+    f = rule(jnp.sin, lambda x, g: (g * jnp.cos(x),))
+
+    def long(x):
+        for _ in range(120):
+            x = f(x) * jnp.cos(x)
+        return x
+
+    assert "a large program, asked at no other point" in compare(long, X[0]).note
+    assert "a large program" not in compare(f, X[0]).note
 
 
 def test_second_order_is_compared_where_it_is_asked_for():
@@ -151,3 +264,4 @@ def test_lengths_change_together_wherever_they_occur():
     assert ((4, 1), (1,)) in shapes
     assert ((1, 3), (3,)) in shapes
     assert ((9, 7), (7,)) in shapes
+    assert ((4, 6), (3,)) in shapes  # in one array alone

@@ -1,0 +1,51 @@
+"""Compiling what runs a few times on little data: XLA need not make it fast."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxbp.instrument._equations import LARGE
+
+# Of the CPU's compiler; some come and some go with its versions.
+_UNOPTIMISED = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+
+
+def jitted(f: Callable[..., Any]) -> Callable[..., Any]:
+    """`jax.jit(f)`, on a CPU left unoptimised where its arguments are small.
+
+    It takes a fraction of the time to compile, and longer to run.
+    """
+    optimised = jax.jit(f)
+    if jax.default_backend() != "cpu":
+        return optimised
+    unoptimised = jax.jit(f, compiler_options=_options())
+
+    @functools.wraps(f)
+    def call(*args: Any) -> Any:
+        small = sum(map(np.size, jax.tree.leaves(args))) <= LARGE
+        return (unoptimised if small else optimised)(*args)
+
+    return call
+
+
+@functools.cache
+def _options() -> dict[str, Any]:
+    """Those that this version's compiler knows."""
+    nothing = jax.jit(lambda: 0).lower()
+
+    def is_known(option):
+        try:
+            nothing.compile(compiler_options=dict([option]))
+        except jax.errors.JaxRuntimeError:
+            return False
+        return True
+
+    return dict(filter(is_known, _UNOPTIMISED.items()))

@@ -1,0 +1,129 @@
+"""The course of a comparison: at the caller's point first, and then elsewhere."""
+
+import functools
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxbp._jaxpr import is_differentiable
+from jaxbp.instrument._answers import first_line
+from jaxbp.instrument._comparison import FAILED, Finding
+from jaxbp.instrument._contract import repeatable, sparsely
+from jaxbp.instrument._coverage import Coverage
+from jaxbp.instrument._precision import in_low_precision
+from jaxbp.instrument._search import (
+    Question,
+    look_again,
+    look_around,
+    look_at_dtypes,
+    look_further,
+    varied,
+    worse,
+)
+from jaxbp.instrument._testimony import Testimony
+from jaxbp.instrument._variants import too_large
+from jaxbp.instrument._witnesses import in_float64, traced
+
+_FEW = 4  # points that a large program is asked at, with effort="full"
+
+
+class Here(NamedTuple):
+    """What was found at the caller's point, and what to go on with from there.
+
+    `precision` is the context to ask in, `note` why it is not float64, if it is not;
+    `working` the answers in the caller's dtype, where that is narrower.
+    """
+
+    answers: Testimony
+    working: Testimony | None
+    coverage: Coverage
+    findings: list[Finding]
+    precision: Callable[[], AbstractContextManager[Any]]
+    note: str
+
+
+def at_the_point(asked: Question) -> Here:
+    """The answers in float64 and in the caller's dtype, and what follows from them."""
+    program, precision, note = _traced(asked)
+    paths, purposely, seed = asked.paths, asked.surrogates, asked.seed
+    narrow = any(map(_narrow, jax.tree.leaves((asked.args, asked.kwargs))))
+    with precision():
+        answers = Testimony(program, program.inputs, paths, seed)
+        coverage = Coverage(program.manual, program.inputs)
+        findings = answers.findings(purposely, callers=bool(note) or not narrow)
+        if findings:
+            findings = repeatable(answers, findings)
+            findings = worse(findings, sparsely(answers, purposely), ours=True)
+    working = None
+    if narrow and findings and not (note or answers.refused):
+        own = traced(asked.f, asked.args, asked.kwargs, asked.reference)
+        working = Testimony(own, own.inputs, paths, seed)
+        further = in_low_precision(working, answers, purposely)
+        findings = worse(findings, further, ours=False)
+    return Here(answers, working, coverage, findings, precision, note)
+
+
+def looked_elsewhere(
+    asked: Question, here: Here, full: bool, order: int
+) -> list[Finding]:
+    """The findings; worse ones from other points, shapes and dtypes in their place."""
+    findings = here.findings
+    # Where the caller's own point shows a mistake, quick need not look for one.
+    failed = any(finding.verdict in FAILED for finding in findings)
+    with here.precision():
+        if full or not failed:
+            few = _FEW if full else 0
+            for further in look_around(asked, here.answers, here.coverage, few):
+                findings = worse(findings, further, ours=True)
+        if full:
+            for further in look_further(asked, here.answers, here.working):
+                findings = worse(findings, further, ours=True)
+        if order == 2:
+            findings = worse(findings, look_again(asked, here.answers), ours=False)
+    if full and not here.note:
+        for further in look_at_dtypes(asked, here.answers):
+            findings = worse(findings, further, ours=True)
+    return findings
+
+
+def not_asked(asked: Question, here: Here, full: bool) -> str:
+    """Where a large program, or one of large arrays, is not asked; "" for no other."""
+    parts = []
+    program = here.answers.program
+    if program.is_large or program.is_long:
+        instead = f"{_FEW} other points" if full else "no other point"
+        parts.append(f"a large program, asked at {instead}")
+    if full and (names := too_large(asked.args, asked.kwargs)):
+        parts.append(f"left out for their size: {', '.join(names)}")
+    return "; ".join(parts)
+
+
+def _traced(asked: Question):
+    """The program in float64, the context to ask it in, and why not, if not."""
+    try:
+        with jax.enable_x64(True):
+            program = _traced_in_float64(asked)
+            # A backward pass may be what does not trace: it is traced only when asked.
+            jax.eval_shape(program.manual.pullback, program.inputs, program.avals)
+    except Exception as error:
+        program = traced(asked.f, asked.args, asked.kwargs, asked.reference)
+        note = "judged in the caller's dtype, float64 does not trace: "
+        return program, nullcontext, note + first_line(error)
+    return program, functools.partial(jax.enable_x64, True), ""
+
+
+def _traced_in_float64(asked: Question):
+    wide_args, wide_kwargs = jax.tree.map(in_float64, (asked.args, asked.kwargs))
+    try:
+        return traced(asked.f, wide_args, wide_kwargs, asked.reference, varied)
+    except Exception:  # data that decides how f is traced stays as it is
+        return traced(asked.f, wide_args, wide_kwargs, asked.reference)
+
+
+def _narrow(leaf):
+    if not is_differentiable(leaf):
+        return False
+    return jnp.finfo(jnp.result_type(leaf)).bits < 64
