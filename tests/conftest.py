@@ -6,14 +6,25 @@ import pathlib
 import jax
 import pytest
 
+from tests import unoptimised
+
 _CACHE = pathlib.Path(__file__).parent.parent / ".cache" / "jax"
 # In the environment, for the processes that tests start.
 os.environ.setdefault("JAXBP_CACHE", str(_CACHE))
 jax.config.update("jax_compilation_cache_dir", os.environ["JAXBP_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+unoptimised.switch(True)
 
 
 @pytest.fixture(autouse=True)
 def _float64_and_strict():
     with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
         yield
+
+
+@pytest.fixture
+def optimised():
+    """What the test compiles is what a user's program is: its memory, time, digits."""
+    unoptimised.switch(False)
+    yield
+    unoptimised.switch(True)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
 
+from tests import unoptimised
 from tests.nets.networks import NETWORKS
 from tests.nets.planted import gradients
 
@@ -44,6 +45,7 @@ def _mistake(name: str) -> str:
 
 
 def main() -> int:
+    unoptimised.switch(True)
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_compilation_cache_dir", os.environ.get("JAXBP_CACHE"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

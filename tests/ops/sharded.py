@@ -11,14 +11,10 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
 
 from jaxbp.ops.catalogue import CASES
+from tests import unoptimised
 
 MESH = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
 SPLIT, WHOLE = PartitionSpec("batch"), PartitionSpec()
-# What runs once on little data takes longer to optimise than to run.
-UNOPTIMISED = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-}
 
 
 def _is_floating(x):
@@ -60,10 +56,7 @@ def _mistake(case) -> str:
 
     wrt = tuple(range(1 + len(floats)))
     pairs = zip(
-        *(
-            jax.jit(jax.grad(f, wrt), compiler_options=UNOPTIMISED)(copies, *floats)
-            for f in (split, whole)
-        ),
+        *(jax.jit(jax.grad(f, wrt))(copies, *floats) for f in (split, whole)),
         strict=True,
     )
     for k, (a, b) in enumerate(pairs):
@@ -74,6 +67,7 @@ def _mistake(case) -> str:
 
 
 def main() -> int:
+    unoptimised.switch(True)
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_compilation_cache_dir", os.environ.get("JAXBP_CACHE"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -134,10 +134,12 @@ PLAIN_CAUSAL = functools.partial(PLAIN, causal=True)
 @pytest.mark.parametrize(
     ("shape", "most"), [((4096, 64), 0.05), ((4, 1024, 64), 0.15)], ids=str
 )
+@pytest.mark.usefixtures("optimised")
 def test_temporary_memory_beside_autodiff(shape, most):
     assert _temp_bytes(CAUSAL, *shape) <= most * _temp_bytes(PLAIN_CAUSAL, *shape)
 
 
+@pytest.mark.usefixtures("optimised")
 def test_temporary_memory_is_linear_in_the_length():
     bytes_at = [_temp_bytes(CAUSAL, t, 64) for t in (1024, 2048, 4096, 8192)]
     steps = np.diff(bytes_at)

@@ -293,10 +293,11 @@ def test_forward_mode_is_refused_by_jax(case):
 
 def test_every_op_is_right_under_shard_map_with_replicated_arguments():
     script = pathlib.Path(__file__).with_name("sharded.py")
+    root = pathlib.Path(__file__).parents[2]
     flags = "--xla_force_host_platform_device_count=8"
     done = subprocess.run(
         [sys.executable, script],
-        env=os.environ | {"XLA_FLAGS": flags},
+        env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
         timeout=540,

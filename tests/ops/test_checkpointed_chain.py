@@ -141,11 +141,13 @@ def _temp_bytes(f, *sizes):
 
 
 @pytest.mark.parametrize(("case", "most"), [(CASES[0], 0.1), (CASES[1], 0.55)])
+@pytest.mark.usefixtures("optimised")
 def test_temporary_memory_beside_autodiff(case, most):
     sizes = 256, 512, 128
     assert _temp_bytes(case.function, *sizes) <= most * _temp_bytes(PLAIN, *sizes)
 
 
+@pytest.mark.usefixtures("optimised")
 def test_temporary_memory_grows_as_the_root_of_the_depth():
     of = [_temp_bytes(CASES[0].function, n, 64, 16) for n in (64, 256, 1024, 4096)]
     steps = np.diff(of)

@@ -33,11 +33,13 @@ def _temp_bytes(loss, n, d):
     return jax.jit(step).lower(*shapes).compile().memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.usefixtures("optimised")
 def test_memory_is_a_twenty_fifth_of_autodiffs():
     mine = _temp_bytes(ops.contrastive_loss, 4096, 128)
     assert mine <= 0.04 * _temp_bytes(_plain, 4096, 128)
 
 
+@pytest.mark.usefixtures("optimised")
 def test_memory_grows_with_the_pairs_and_not_with_their_square():
     loss = functools.partial(ops.contrastive_loss, chunk=64)
     bytes_ = [_temp_bytes(loss, n, 16) for n in (256, 512, 1024, 2048)]

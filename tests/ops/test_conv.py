@@ -136,11 +136,13 @@ def _temporary(f, *shapes):
         ("depthwise_conv2d", 0.3, [(8, 56, 56, 128), (3, 3, 128)]),
     ],
 )
+@pytest.mark.usefixtures("optimised")
 def test_temporary_memory_beside_autodiff(name, most, shapes):
     case = CASE[name]
     assert _temporary(case.function, *shapes) <= most * _temporary(case.plain, *shapes)
 
 
+@pytest.mark.usefixtures("optimised")
 def test_depthwise_memory_does_not_grow_with_the_batch():
     shapes = lambda n: ((n, 56, 56, 128), (3, 3, 128))
     of = [_temporary(ops.depthwise_conv2d, *shapes(n)) for n in (8, 16)]

@@ -85,12 +85,14 @@ def _temp_bytes(f, *shape):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.usefixtures("optimised")
 def test_temporary_memory_beside_autodiff():
     assert _temp_bytes(ops.cumlogsumexp, 64, 4096) <= 0.35 * _temp_bytes(
         PLAIN, 64, 4096
     )
 
 
+@pytest.mark.usefixtures("optimised")
 def test_temporary_memory_is_linear_in_the_length():
     lengths = 4096, 8192, 16384, 32768
     steps = np.diff([_temp_bytes(ops.cumlogsumexp, 4, k) for k in lengths])

@@ -176,6 +176,7 @@ def _temp_bytes(f, steps):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.usefixtures("optimised")
 def test_temporary_memory_beside_autodiff_whatever_the_steps():
     layer = SOLVE.keywords["f"]
 

@@ -118,11 +118,13 @@ def _temp_bytes(f, t, k):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.usefixtures("optimised")
 def test_temporary_memory_beside_autodiff():
     f = ops.hmm_log_likelihood
     assert _temp_bytes(f, 1000, 64) <= 0.07 * _temp_bytes(PLAIN, 1000, 64)
 
 
+@pytest.mark.usefixtures("optimised")
 def test_temporary_memory_is_linear_in_the_length():
     lengths = 1000, 2000, 4000, 8000
     steps = np.diff([_temp_bytes(ops.hmm_log_likelihood, t, 16) for t in lengths])

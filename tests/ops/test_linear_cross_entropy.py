@@ -52,6 +52,7 @@ def _residual_bytes(loss, n, d, k):
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
 
 
+@pytest.mark.usefixtures("optimised")
 def test_memory_is_a_seventh_of_autodiffs():
     size = (2048, 256, 16384)
     loss = ops.linear_softmax_cross_entropy
@@ -61,6 +62,7 @@ def test_memory_is_a_seventh_of_autodiffs():
     assert _residual_bytes(_plain, *size) >= 4 * 2048 * 16384
 
 
+@pytest.mark.usefixtures("optimised")
 def test_temporary_memory_does_not_grow_with_the_examples():
     d, k, chunk = 16, 512, 64
     loss = functools.partial(ops.linear_softmax_cross_entropy, chunk=chunk)

@@ -118,6 +118,7 @@ def _temp_bytes(f, a, b):
 
 
 @pytest.mark.parametrize("case", CASES, ids=["lu", "positive definite"])
+@pytest.mark.usefixtures("optimised")
 def test_temporary_memory_beside_autodiff(case):
     shapes = (256, 256), (256, 64)
     ours, auto = (_temp_bytes(f, *shapes) for f in (case.function, case.plain))

@@ -25,6 +25,7 @@ def _temporary(f, *shapes):
 
 
 @pytest.mark.parametrize(("name", "bar"), [("layer_norm", 0.01), ("rms_norm", 0.015)])
+@pytest.mark.usefixtures("optimised")
 def test_the_backward_pass_needs_a_block_of_rows_however_many_there_are(name, bar):
     case = ROWS[name]
     columns = [(1024,)] * (1 if name == "rms_norm" else 2)

@@ -132,6 +132,7 @@ def _temporary(f, x):
         ("avg_pool2d, 3×3/2", 1.1),
     ],
 )
+@pytest.mark.usefixtures("optimised")
 def test_temporary_memory_beside_autodiff(name, most):
     case, shape = POOLS[name], (8, 112, 112, 64)
     assert _temporary(case.function, shape) <= most * _temporary(case.plain, shape)

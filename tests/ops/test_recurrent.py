@@ -111,6 +111,7 @@ def _temp_bytes(f, *sizes, family):
         ("lstm", ((8,), 512, 256, 256), 0.5),
     ],
 )
+@pytest.mark.usefixtures("optimised")
 def test_temporary_memory_beside_autodiff(name, sizes, most):
     case = _case(FAMILIES[name])
     manual, auto = (
@@ -121,6 +122,7 @@ def test_temporary_memory_beside_autodiff(name, sizes, most):
 
 
 @every_op
+@pytest.mark.usefixtures("optimised")
 def test_temporary_memory_is_linear_in_the_length(family):
     f = _case(family).function
     lengths = 1024, 2048, 4096, 8192

@@ -181,11 +181,13 @@ def _temp_bytes(f, *sizes):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.usefixtures("optimised")
 def test_temporary_memory_beside_autodiff():
     sizes = 128, (512,), 128, 128
     assert _temp_bytes(CHAIN, *sizes) <= 0.01 * _temp_bytes(PLAIN, *sizes)
 
 
+@pytest.mark.usefixtures("optimised")
 def test_temporary_memory_does_not_grow_with_depth():
     of = [_temp_bytes(CHAIN, blocks, (32,), 16, 16) for blocks in (64, 128, 256, 512)]
     assert len(set(of)) == 1

@@ -102,6 +102,7 @@ def test_the_rule_that_forgets_the_mask_is_reported():
 
 
 @pytest.mark.parametrize("op", FAMILY[:2], ids=lambda op: op.__name__)
+@pytest.mark.usefixtures("optimised")
 def test_the_step_needs_no_array_beside_its_output_and_gradient(op):
     shape = jax.ShapeDtypeStruct((8192, 1000), jnp.float32)
 

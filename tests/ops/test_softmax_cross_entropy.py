@@ -109,6 +109,7 @@ def _dense(x, t):
     return -(t * jax.nn.log_softmax(x)).sum(-1)
 
 
+@pytest.mark.usefixtures("optimised")
 def test_memory_beside_the_arguments_is_a_few_numbers_an_example():
     n, k = 8192, 1000
     x, bar = ((n, k), "float32"), ((n,), "float32")
