@@ -22,9 +22,17 @@ def _float64_and_strict():
         yield
 
 
-@pytest.fixture
-def optimised():
-    """What the test compiles is what a user's program is: its memory, time, digits."""
-    unoptimised.switch(False)
-    yield
-    unoptimised.switch(True)
+def pytest_configure(config):
+    marker = "optimised: compiled as a user's programs are, not in the least time"
+    config.addinivalue_line("markers", marker)
+
+
+# What the instrument and the experiments say hangs on the last digits of what a user
+# compiles; of everything else, what is marked `optimised`.
+_OPTIMISED = {"instrument", "experiments"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before any fixture compiles
+def pytest_runtest_setup(item):
+    optimised = item.path.parent.name in _OPTIMISED
+    unoptimised.switch(not (optimised or item.get_closest_marker("optimised")))

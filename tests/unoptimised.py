@@ -1,8 +1,8 @@
 """What a test compiles runs once or twice on little data: XLA need not make it fast.
 
 Most of the suite's time went into LLVM's optimiser and into the emitters of fused
-loops. Without them a program compiles several times faster; tests of what the ordinary
-compiler makes (memory, time, last digits) ask for the fixture `optimised`.
+loops. Without them a program compiles several times faster. Tests of what the ordinary
+compiler makes (memory, time, last digits) are marked `optimised`.
 """
 
 import jax
@@ -34,7 +34,8 @@ def _unoptimised(*args, env_options_overrides=None, **kwargs):
 
 
 def switch(on: bool) -> None:
-    """From now on, whoever compiles. On other machines than a CPU: nothing."""
+    """From now on, whoever compiles; what is compiled stays. Elsewhere than on a CPU:
+    nothing."""
     if jax.default_backend() == "cpu":
         compiler.get_compile_options = _unoptimised if on else _ordinary
 

@@ -12,8 +12,6 @@ from jaxbp._jaxpr import live
 from jaxbp.instrument._cost import cost
 from jaxbp.instrument._count import count
 
-# Time and memory of what a user compiles.
-pytestmark = pytest.mark.usefixtures("optimised")
 # NumPy's: an array of JAX's made here would be of the dtype before conftest's.
 A = np.ones((4, 5))
 B = np.ones((5, 6))

@@ -7,8 +7,6 @@ import pytest
 
 from jaxbp.instrument._noise import rounding_noise
 
-# The digits are those of the ordinary compiler, which joins a product and a sum.
-pytestmark = pytest.mark.usefixtures("optimised")
 EPS = np.finfo(np.float64).eps
 
 
