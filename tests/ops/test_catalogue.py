@@ -326,7 +326,7 @@ def _one_percent_in_one_element(bar, y_bar):
 
 
 def _dropped(bar, y_bar):
-    return 0 * bar
+    return np.zeros(bar.shape, bar.dtype)
 
 
 def _ignores_its_cotangent(bar, y_bar):
