@@ -400,6 +400,8 @@ test_named_axis_inside_a_rule()
 def _in_subprocess(code, **env):
     setup = f"""
 import importlib.util, sys, jax
+from tests import unoptimised
+unoptimised.switch(True)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -77,6 +77,7 @@ def _at(layers, length, **options):
     return net.loss, *shapes_of(net, (2, length), (2, length))
 
 
+@pytest.mark.optimised
 def test_memory_beside_autodiff_of_the_plain_model():
     loss, *shapes = _at(4, 256)
     plain = functools.partial(_plain.gpt, heads=2)
@@ -96,6 +97,7 @@ def test_residuals_are_those_that_the_docstring_names():
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_temporary_memory_is_linear_in_the_length_and_hardly_grows_with_depth():
     lengths = 256, 512, 1024, 2048
     at = [temp_bytes(*_at(2, t)) for t in lengths]

@@ -55,6 +55,7 @@ def test_init_opens_the_forget_gate():
         assert jnp.abs(w).max() <= 0.1
 
 
+@pytest.mark.optimised
 def test_memory_beside_autodiff_of_the_plain_model():
     n, t, d, v = 8, 512, 256, 2048
     net = nets.lstm_language_model(v, width=d, hidden=d)

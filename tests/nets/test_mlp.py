@@ -56,6 +56,7 @@ def test_init_is_glorot_and_reproducible():
     assert jnp.array_equal(layer["w"], net.init(KEY)[0]["w"])
 
 
+@pytest.mark.optimised
 def test_a_batch_costs_no_loop():
     # Large enough that no product is written as a sum of elementwise ones.
     net = nets.mlp((30, 40, 20), loss="softmax_cross_entropy")

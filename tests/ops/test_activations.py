@@ -77,8 +77,8 @@ def test_gelu_is_as_good_as_its_tail_is_conditioned(op):
 @pytest.mark.parametrize("op", [*EXACT, ops.gelu, tanh_gelu, ops.leaky_relu])
 def test_far_away_nothing_is_lost_to_an_infinity(op):
     x = jnp.array([1e30, -1e30, 3e38, -3e38], jnp.float32)
-    assert jnp.isfinite(jax.jit(op)(x)).all()
-    assert jnp.isfinite(_gradient(op, x)).all()
+    assert np.isfinite(jax.jit(op)(x)).all()
+    assert np.isfinite(_gradient(op, x)).all()
 
 
 def test_gradients_at_the_kink_are_those_that_the_docstrings_name():
@@ -96,7 +96,7 @@ def test_a_leak_of_any_sign_or_size_knows_its_side(slope):
 
 def test_nan_stays_nan():
     for op in (*EXACT, ops.gelu, ops.leaky_relu):
-        assert jnp.isnan(op(jnp.nan))
+        assert np.isnan(op(jnp.nan))
 
 
 def test_the_rule_from_the_output_is_reported_where_it_saturates():

@@ -21,16 +21,8 @@ every_op = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 NAMED = {case.name: case for case in CASES}
 # The first case of every file: what is asked of these alone takes long.
 FIRST = [*{case.op.__module__: case for case in reversed(CASES)}.values()][::-1]
-# A program that runs once on little data takes longer to optimise than to run.
-_compiled = functools.partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    }
-    if jax.default_backend() == "cpu"
-    else None,
-)
+# And the first case of every op.
+OPS = [*{case.op: case for case in reversed(CASES)}.values()][::-1]
 # JAX 0.10.2's new representation of rules cannot remat one with a static or a None
 # argument.
 OLD_VJP3 = jax.__version_info__ < (0, 11) and os.environ.get("JAX_CUSTOM_VJP3") == "1"
@@ -62,13 +54,14 @@ def _in_floats(f, args):
 
 
 def _cotangents(ys, seed=1):
-    keys = jax.random.split(jax.random.key(seed), len(ys))
-    pairs = zip(keys, ys, strict=True)
+    # NumPy's draws, and NumPy's what is asked of a result: JAX would compile a program
+    # for every shape.
+    rng = np.random.default_rng(seed)
     return [
-        jax.random.normal(k, y.shape, y.dtype)
+        jnp.asarray(rng.standard_normal(y.shape), y.dtype)
         if _is_floating(y)
         else np.zeros(y.shape, jax.dtypes.float0)
-        for k, y in pairs
+        for y in ys
     ]
 
 
@@ -77,7 +70,7 @@ def _vjp(of_floats, floats, y_bars):
     return ys, list(back(list(y_bars)))
 
 
-def _pull(f, args, seed=1, *, run=_compiled):
+def _pull(f, args, seed=1, *, run=jax.jit):
     """Floating outputs, and a cotangent for every floating leaf of the arguments.
 
     Compiled whole: equation by equation JAX would compile as many programs.
@@ -94,21 +87,21 @@ def _program(name, regime, side):
     case = NAMED[name]
     of_floats, floats = _in_floats(getattr(case, side), _inputs(case, regime))
     y_bars = _cotangents(jax.eval_shape(of_floats, *floats))
-    return _compiled(functools.partial(_vjp, of_floats)), floats, y_bars
+    return jax.jit(functools.partial(_vjp, of_floats)), floats, y_bars
 
 
 @functools.cache
 def _pulled(name, regime, side):
     """What the op, or its plain form, gives in a regime."""
     pull, floats, y_bars = _program(name, regime, side)
-    return pull(floats, y_bars)
+    return jax.tree.map(np.asarray, pull(floats, y_bars))
 
 
 def _assert_close(actual, expected):
     # The same arithmetic in another order: each of fewer than a hundred roundings on
     # the way moves an element by a unit in the last place of the largest one.
     def close(a, b):
-        scale = float(jnp.max(jnp.abs(b), initial=0.0))
+        scale = float(np.max(np.abs(b), initial=0.0))
         chex.assert_trees_all_close(a, b, rtol=0, atol=100 * 2.3e-16 * scale)
 
     jax.tree.map(close, actual, expected)
@@ -136,9 +129,11 @@ every_regime = pytest.mark.parametrize(
 
 @every_regime
 def test_in_every_regime_it_is_the_plain_form_where_that_is_finite(case, regime):
-    (ys, bars), (plain_ys, plain_bars) = (
-        _pulled(case.name, regime, side) for side in ("function", "plain")
-    )
+    _assert_plain(case, regime, _pulled(case.name, regime, "function"))
+
+
+def _assert_plain(case, regime, pulled):
+    (ys, bars), (plain_ys, plain_bars) = pulled, _pulled(case.name, regime, "plain")
     pairs = [*zip(ys, plain_ys, strict=True)]
     if not case.surrogate:
         pairs += zip(bars, plain_bars, strict=True)
@@ -149,10 +144,18 @@ def test_in_every_regime_it_is_the_plain_form_where_that_is_finite(case, regime)
         assert comparison.verdict != "less-accurate", comparison
 
 
+@pytest.mark.parametrize("case", OPS, ids=lambda case: case.name)
+@pytest.mark.optimised
+def test_compiled_as_users_do_it_is_the_plain_form(case):
+    _assert_plain(case, "ordinary", _pull(case.function, _inputs(case)))
+
+
 def _near(hand, plain):
-    told = jnp.isfinite(plain)
-    scale = jnp.max(jnp.abs(plain), initial=0.0, where=told)
-    off = jnp.max(jnp.abs(hand - plain), initial=0.0, where=told)
+    hand, plain = np.asarray(hand), np.asarray(plain)
+    told = np.isfinite(plain)
+    scale = np.max(np.abs(plain), initial=0.0, where=told)
+    with np.errstate(invalid="ignore"):  # inf - inf, which is not told
+        off = np.max(np.abs(hand - plain), initial=0.0, where=told)
     return off <= 100 * 2.3e-16 * scale and (hand == plain)[~told].all()
 
 
@@ -181,8 +184,10 @@ def test_every_rule_inside_is_right_where_it_is_met(case):
 @every_op
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
 def test_dtype_and_shape_of_value_and_cotangents_are_the_arguments(case, dtype):
-    args = _inputs(case, dtype=dtype)
-    of_floats, floats = _in_floats(case.function, args)
+    args = _inputs(case)
+    of_floats, _ = _in_floats(case.function, args)
+    floats = jax.tree.leaves(jax.eval_shape(lambda: _inputs(case, dtype=dtype)))
+    floats = [x for x in floats if _is_floating(x)]
     pull = lambda *floats: _pull(of_floats, floats, run=lambda f: f)
     ys, bars = jax.eval_shape(pull, *floats)  # types are known before anything runs
     assert {y.dtype for y in ys} == {jnp.dtype(dtype)}
@@ -206,12 +211,17 @@ def test_scan_and_vmap_give_the_same_gradient(case):
         step = lambda carry, _: (carry, of_floats(*floats))
         return [y[0] for y in jax.lax.scan(step, 0, None, length=1)[1]]
 
-    _assert_close(_pull(scanned, floats), expected)
+    @jax.jit
+    def both(floats, stacked):
+        mapped = jax.vmap(lambda *a: _vjp(of_floats, a, y_bars))
+        return _vjp(scanned, floats, y_bars), mapped(*stacked)
+
     other = _in_floats(case.function, _inputs(case, key=jax.random.key(8)))[1]
-    stacked = [jnp.stack(leaves) for leaves in zip(floats, other, strict=True)]
-    mapped = _compiled(jax.vmap(lambda *a: _vjp(of_floats, a, y_bars)))(*stacked)
+    stacked = [np.stack(leaves) for leaves in zip(floats, other, strict=True)]
+    in_a_loop, mapped = both(floats, stacked)
+    _assert_close(in_a_loop, expected)
     one_by_one = expected, pull(other, y_bars)
-    _assert_close(mapped, jax.tree.map(lambda *x: jnp.stack(x), *one_by_one))
+    _assert_close(mapped, jax.tree.map(lambda *x: np.stack(x), *one_by_one))
 
 
 @every_op
@@ -227,8 +237,8 @@ def test_remat_gives_the_same_gradient(case):
 @every_op
 def test_a_zero_cotangent_gives_zero(case):
     pull, floats, y_bars = _program(case.name, "ordinary", "function")
-    for bar in pull(floats, [jnp.zeros_like(g) for g in y_bars])[1]:
-        assert not bar.any()
+    for bar in pull(floats, [np.zeros_like(g) for g in y_bars])[1]:
+        assert not np.any(bar)
 
 
 @pytest.mark.slow
@@ -252,7 +262,7 @@ def test_the_public_halves_are_the_rule(case):
     args = _inputs(case)
     floats = [x for x in jax.tree.leaves(args) if _is_floating(x)]
 
-    @_compiled
+    @jax.jit
     def halves(*floats):
         y, res = case.fwd(*_merged(args, floats))
         outs, tree = jax.tree.flatten(y)
@@ -281,7 +291,7 @@ def test_a_jitted_gradient_is_traced_once(case):
 
     # Shapes are what a program is traced for: nothing need run.
     gradient.trace(*floats)
-    gradient.trace(*(x + 1 for x in floats))
+    gradient.trace(*(np.asarray(x) + 1 for x in floats))
 
 
 @every_op
@@ -293,10 +303,11 @@ def test_forward_mode_is_refused_by_jax(case):
 
 def test_every_op_is_right_under_shard_map_with_replicated_arguments():
     script = pathlib.Path(__file__).with_name("sharded.py")
+    root = pathlib.Path(__file__).parents[2]
     flags = "--xla_force_host_platform_device_count=8"
     done = subprocess.run(
         [sys.executable, script],
-        env=os.environ | {"XLA_FLAGS": flags},
+        env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
         timeout=540,
@@ -309,12 +320,13 @@ def _sign(bar, y_bar):
 
 
 def _one_percent_in_one_element(bar, y_bar):
-    largest = jnp.argmax(jnp.abs(bar))
-    return bar.ravel().at[largest].mul(1.01).reshape(bar.shape)
+    sizes = abs(bar).ravel()
+    largest = (np.arange(sizes.size) == sizes.argmax()).astype(bar.dtype)
+    return bar * (1 + 0.01 * largest.reshape(bar.shape))
 
 
 def _dropped(bar, y_bar):
-    return jnp.zeros_like(bar)
+    return np.zeros(bar.shape, bar.dtype)
 
 
 def _ignores_its_cotangent(bar, y_bar):
@@ -379,7 +391,7 @@ def _mistakes():
 @pytest.mark.parametrize(("case", "wrong", "kind"), [*_mistakes()])
 def test_a_wrong_rule_is_reported_at_its_leaf_as_what_it_is(case, wrong, kind):
     of_floats, floats = _in_floats(case.function, _inputs(case))
-    largest = [float(jnp.abs(bar).max()) for bar in _pull(of_floats, floats)[1]]
+    largest = [float(np.abs(bar).max()) for bar in _pull(of_floats, floats)[1]]
     leaf = int(np.argmax(largest))
     plain, _ = _in_floats(case.plain, _inputs(case))
     comparison = compare(

@@ -13,12 +13,12 @@ def test_losses_at_certain_labels_stay_finite():
     for loss in (ops.cross_entropy, ops.binary_cross_entropy):
         value, p_bar = jax.value_and_grad(lambda p, f=loss: f(p, labels)[0])(certain)
         assert value == 0
-        assert jnp.isfinite(p_bar).all()
+        assert np.isfinite(p_bar).all()
     logits = jnp.array([[1e4, -1e4]])
     for loss in (ops.softmax_cross_entropy, ops.binary_cross_entropy_with_logits):
         value, bar = jax.value_and_grad(lambda x, f=loss: f(x, labels)[0])(logits)
-        assert jnp.isfinite(value)
-        assert jnp.isfinite(bar).all()
+        assert np.isfinite(value)
+        assert np.isfinite(bar).all()
 
 
 def test_integer_and_boolean_labels_are_numbers():

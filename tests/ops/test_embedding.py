@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxbp import compare, ops
@@ -16,7 +17,7 @@ def test_repeated_ids_bring_all_their_cotangents():
     _, back = jax.vjp(lambda t: ops.embedding(t, ids), _table())
     (table_bar,) = back(bar)
     expected = bar[0] + bar[2] + bar[3]
-    assert jnp.abs(table_bar[2] - expected).max() <= 4 * 2.3e-16 * jnp.abs(bar).sum()
+    assert np.abs(table_bar[2] - expected).max() <= 4 * 2.3e-16 * np.abs(bar).sum()
     assert (table_bar[0] == bar[1]).all()
     assert not table_bar[jnp.array([1, 3])].any()
 
@@ -25,7 +26,7 @@ def test_repeated_ids_bring_all_their_cotangents():
 def test_ids_out_of_range_give_nan_and_no_row_a_cotangent(dtype):
     ids = jnp.array([1, 100, 4] if dtype == "uint8" else [1, -1, 4], dtype)
     y, back = jax.vjp(lambda t: ops.embedding(t, ids), _table())
-    assert jnp.isnan(y[1:]).all()
+    assert np.isnan(y[1:]).all()
     assert (y[0] == _table()[1]).all()
     (bar,) = back(jnp.ones((3, 3)))
     assert bar.sum() == 3

@@ -19,8 +19,13 @@ def _arrays(n, t, k, scale=1.0):
 
 
 def _pull(f, args, bar):
-    value, back = jax.vjp(f, *args)
-    return value, *back(bar)
+    """In one program: equation by equation JAX would compile as many."""
+
+    def pull(args, bar):
+        value, back = jax.vjp(f, *args)
+        return value, *back(bar)
+
+    return jax.jit(pull)(args, bar)
 
 
 def _by_all_paths(pi, a, b):
@@ -72,9 +77,9 @@ def test_an_impossible_observation_gives_minus_infinity_with_gradient_0():
     b = b.at[0, 1].set(NO)
     value, *bars = _pull(ops.hmm_log_likelihood, (pi, a, b), jnp.array([1.0, 1.0]))
     assert value[0] == NO
-    assert jnp.isfinite(value[1])
+    assert np.isfinite(value[1])
     assert not bars[2][0].any()
-    assert all(jnp.isfinite(x).all() for x in bars)
+    assert all(np.isfinite(x).all() for x in bars)
 
 
 def test_a_state_that_was_all_but_ruled_out_comes_back_in_float32():
@@ -92,7 +97,7 @@ def test_float32_is_more_accurate_than_unnormalised_logarithms():
     wide = [x.astype(jnp.float64) for x in args]
     exact = _pull(PLAIN, wide, jnp.array(1.0))
     error = lambda f: max(
-        float(jnp.abs(x.astype(jnp.float64) - y).max())
+        float(np.abs(x.astype(jnp.float64) - y).max())
         for x, y in zip(_pull(f, args, jnp.float32(1.0))[1:], exact[1:], strict=True)
     )
     assert error(ops.hmm_log_likelihood) <= error(PLAIN)
@@ -118,11 +123,13 @@ def _temp_bytes(f, t, k):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.optimised
 def test_temporary_memory_beside_autodiff():
     f = ops.hmm_log_likelihood
     assert _temp_bytes(f, 1000, 64) <= 0.07 * _temp_bytes(PLAIN, 1000, 64)
 
 
+@pytest.mark.optimised
 def test_temporary_memory_is_linear_in_the_length():
     lengths = 1000, 2000, 4000, 8000
     steps = np.diff([_temp_bytes(ops.hmm_log_likelihood, t, 16) for t in lengths])

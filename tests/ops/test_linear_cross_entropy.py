@@ -52,6 +52,7 @@ def _residual_bytes(loss, n, d, k):
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
 
 
+@pytest.mark.optimised
 def test_memory_is_a_seventh_of_autodiffs():
     size = (2048, 256, 16384)
     loss = ops.linear_softmax_cross_entropy
@@ -61,6 +62,7 @@ def test_memory_is_a_seventh_of_autodiffs():
     assert _residual_bytes(_plain, *size) >= 4 * 2048 * 16384
 
 
+@pytest.mark.optimised
 def test_temporary_memory_does_not_grow_with_the_examples():
     d, k, chunk = 16, 512, 64
     loss = functools.partial(ops.linear_softmax_cross_entropy, chunk=chunk)
@@ -88,10 +90,10 @@ def test_a_call_that_is_not_differentiated_computes_no_gradient():
 def test_every_remainder_of_the_chunk_gives_the_same(chunk):
     x, w = _inputs()
     loss = functools.partial(ops.linear_softmax_cross_entropy, chunk=chunk)
-    step = lambda f: jax.value_and_grad(f, argnums=(0, 1))(x, w, LABELS)
+    step = lambda f: jax.jit(jax.value_and_grad(f, argnums=(0, 1)))(x, w, LABELS)
     # Sums of at most five terms of size 1, in another order.
     for a, b in zip(*map(jax.tree.leaves, (step(loss), step(_plain))), strict=True):
-        assert jnp.abs(a - b).max() <= 20 * 2.3e-16
+        assert np.abs(a - b).max() <= 20 * 2.3e-16
 
 
 def test_a_vocabulary_that_fits_no_block_is_not_padded():
@@ -112,8 +114,8 @@ def test_ignored_examples_do_not_count_whatever_they_hold():
         x[rest], w, LABELS[rest]
     )
     assert abs(value - expected) <= 20 * 2.3e-16
-    assert jnp.abs(x_bar[rest] - rest_bar).max() <= 20 * 2.3e-16
-    assert jnp.abs(w_bar - w_expected).max() <= 20 * 2.3e-16
+    assert np.abs(x_bar[rest] - rest_bar).max() <= 20 * 2.3e-16
+    assert np.abs(w_bar - w_expected).max() <= 20 * 2.3e-16
     assert not x_bar[jnp.array([1, 4])].any()
 
 
@@ -134,9 +136,9 @@ def test_a_class_outside_the_vocabulary_gives_nan():
     x, w = _inputs()
     for wrong in (-1, 4, -100):
         labels = LABELS.at[0].set(wrong)
-        assert jnp.isnan(ops.linear_softmax_cross_entropy(x, w, labels))
+        assert np.isnan(ops.linear_softmax_cross_entropy(x, w, labels))
         bar = jax.grad(ops.linear_softmax_cross_entropy)(x, w, labels)
-        assert jnp.isnan(bar[0]).all()
+        assert np.isnan(bar[0]).all()
 
 
 @pytest.mark.parametrize("gap", [20.0, 40.0, 80.0])

@@ -19,8 +19,13 @@ def _normal(shape, seed=0, dtype=jnp.float64):
 
 
 def _pull(f, x, y_bar=None):
-    y, back = jax.vjp(f, x)
-    return y, back(jnp.ones_like(y) if y_bar is None else y_bar)[0]
+    """In one program: equation by equation JAX would compile as many."""
+
+    def pull(x, y_bar):
+        y, back = jax.vjp(f, x)
+        return y, back(jnp.ones_like(y) if y_bar is None else y_bar)[0]
+
+    return jax.jit(pull)(x, y_bar)
 
 
 def _one_by_one(x, window, stride, same, y_bar):
@@ -68,7 +73,7 @@ def test_padding_never_wins():
 def test_the_first_nan_of_a_window_is_its_value_and_gets_its_cotangent():
     x = jnp.array([[1.0, jnp.nan, 3.0, 9.0], [jnp.nan, 2.0, 0.0, -1.0]])[..., None]
     y, x_bar = _pull(ops.max_pool2d, x)
-    assert jnp.isnan(y[0, 0, 0])
+    assert np.isnan(y[0, 0, 0])
     np.testing.assert_array_equal(x_bar[..., 0], [[0, 1, 0, 1], [0, 0, 0, 0]])
 
 
@@ -132,6 +137,7 @@ def _temporary(f, x):
         ("avg_pool2d, 3×3/2", 1.1),
     ],
 )
+@pytest.mark.optimised
 def test_temporary_memory_beside_autodiff(name, most):
     case, shape = POOLS[name], (8, 112, 112, 64)
     assert _temporary(case.function, shape) <= most * _temporary(case.plain, shape)

@@ -59,7 +59,7 @@ def test_where_nothing_is_kept_there_is_no_gradient(op):
     assert x_bar[1, 0] != 0
     nothing = 0 if op is ops.softmax else -jnp.inf
     assert (y[0] == nothing).all()
-    assert jnp.isfinite(y[1]).any()
+    assert np.isfinite(y[1]).any()
 
 
 @every_op
@@ -72,7 +72,7 @@ def test_a_logit_of_minus_infinity_is_one_without_weight(op):
     assert jnp.array_equal(y, masked)
     assert jnp.array_equal(x_bar, masked_bar)
     empty, empty_bar = _pulled(op, jnp.full(3, lowest), jnp.zeros_like(bar))
-    assert not jnp.isnan(empty).any()
+    assert not np.isnan(empty).any()
     assert not empty_bar.any()
 
 
@@ -102,6 +102,7 @@ def test_the_rule_that_forgets_the_mask_is_reported():
 
 
 @pytest.mark.parametrize("op", FAMILY[:2], ids=lambda op: op.__name__)
+@pytest.mark.optimised
 def test_the_step_needs_no_array_beside_its_output_and_gradient(op):
     shape = jax.ShapeDtypeStruct((8192, 1000), jnp.float32)
 

@@ -52,9 +52,9 @@ def test_masked_classes_of_weight_0_are_absent():
         assert bar[0, 1] == 0
         np.testing.assert_array_equal(bar[:, rest], expected)
     integer, bar = jax.value_and_grad(lambda x: INTEGER(x, jnp.array([2]))[0])(x)
-    assert jnp.isfinite(integer)
+    assert np.isfinite(integer)
     assert bar[0, 1] == 0
-    assert jnp.isfinite(bar).all()
+    assert np.isfinite(bar).all()
 
 
 def test_a_row_of_masked_classes_and_no_weight_gives_0():
@@ -79,11 +79,11 @@ def test_ignored_rows_give_0_whatever_they_hold():
 def test_a_class_outside_the_logits_gives_nan():
     x = jnp.zeros((3, 2))
     value, back = jax.vjp(lambda x: INTEGER(x, jnp.array([2, -1, 0])), x)
-    assert jnp.isnan(value[:2]).all()
-    assert jnp.isfinite(value[2])
+    assert np.isnan(value[:2]).all()
+    assert np.isfinite(value[2])
     (bar,) = back(jnp.ones(3))
-    assert jnp.isnan(bar[:2]).all()
-    assert jnp.isfinite(bar[2]).all()
+    assert np.isnan(bar[:2]).all()
+    assert np.isfinite(bar[2]).all()
 
 
 def test_a_mask_and_a_class_in_one():
@@ -109,6 +109,7 @@ def _dense(x, t):
     return -(t * jax.nn.log_softmax(x)).sum(-1)
 
 
+@pytest.mark.optimised
 def test_memory_beside_the_arguments_is_a_few_numbers_an_example():
     n, k = 8192, 1000
     x, bar = ((n, k), "float32"), ((n,), "float32")
@@ -132,7 +133,7 @@ def test_every_number_of_rows_gives_the_same(n):
     x = jax.random.normal(jax.random.key(n), (n, 1000))
     t = jax.nn.softmax(jax.random.normal(jax.random.key(0), (n, 1000)))
     # Sums of a thousand terms that add up to about 7, in another order.
-    assert jnp.abs(DENSE(x, t) - _dense(x, t)).max() <= 1000 * 2.3e-16 * 7
+    assert np.abs(DENSE(x, t) - _dense(x, t)).max() <= 1000 * 2.3e-16 * 7
 
 
 def _integer(wrong):
