@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from jax.extend.core import Literal
+from jax.lax import GatherScatterMode
 
 from jaxbp._jaxpr import bodies
 from jaxbp._steps import holds
@@ -28,12 +29,12 @@ def boundaries(*jaxprs: Any) -> list[float]:
 def sentinels(*jaxprs: Any) -> list[int]:
     """Whole numbers that programs look for: the label of what is to be ignored.
 
-    Where one tells negative ones apart, -1; where one fills in numbers for what is out
-    of range, an index that is.
+    Where one tells negative ones apart, -1; where one says what an index out of range
+    means, an index that is.
     """
     found = set().union(*(_constants(jaxpr, {}, _MARKS) for jaxpr in jaxprs))
     marks = {int(c) for c in found if c == int(c)}
-    for mark, test in ((-1, _is_not_negative), (_BEYOND, _fills_in)):
+    for mark, test in ((-1, _is_not_negative), (_BEYOND, _goes_beyond)):
         if any(holds(jaxpr, test) for jaxpr in jaxprs):
             marks.add(mark)
     return sorted(marks)
@@ -45,9 +46,12 @@ def _is_not_negative(eqn: Any) -> bool:
     return eqn.primitive.name == "ge" and whole and _scalar(eqn.invars[1], {}) == 0
 
 
-def _fills_in(eqn: Any) -> bool:
-    value = eqn.params.get("fill_value")
-    return eqn.primitive.name == "gather" and value is not None and value == value
+def _goes_beyond(eqn: Any) -> bool:
+    if eqn.primitive.name != "gather":
+        return False
+    value, mode = eqn.params["fill_value"], eqn.params["mode"]
+    fills_in = value is not None and value == value  # not with NaN, JAX's own choice
+    return fills_in or mode == GatherScatterMode.CLIP
 
 
 def _constants(jaxpr, known, names) -> set[float]:

@@ -27,14 +27,20 @@ class Numeric(NamedTuple):
     right: np.ndarray
     slack: np.ndarray  # error of the one-sided derivatives together
     unbounded: np.ndarray
+    edge: np.ndarray  # the one-sided derivative where there is one only, or NaN
+    edge_error: np.ndarray
     lost: np.ndarray  # the function's own value is not finite
 
     @classmethod
     def of(cls, elements: np.ndarray, s: Secants, *, lost: bool = False) -> "Numeric":
         """The first answers of `s`, which may have been asked about more."""
         slack = s.left_error + s.right_error
+        from_left = np.isfinite(s.left_error)
+        alone = from_left != np.isfinite(s.right_error)
+        edge = np.where(alone, np.where(from_left, s.left, s.right), np.nan)
+        edge_error = np.where(from_left, s.left_error, s.right_error)
         columns = (s.central, s.error, s.left, s.right, slack, s.unbounded)
-        columns = (*columns, np.full(s.central.shape, lost))
+        columns = (*columns, edge, edge_error, np.full(s.central.shape, lost))
         return cls(elements, *(column[: len(elements)] for column in columns))
 
     def bent(self, unit: float) -> np.ndarray:
@@ -198,9 +204,13 @@ _MEANING = {
 
 def _side(m, a, numeric, unit) -> Verdict:
     """Whom the numeric witness believes at one element."""
-    value, error, left, right, slack, unbounded, lost = numeric
+    value, error, left, right, slack, unbounded, edge, edge_error, lost = numeric
     if unbounded and np.isfinite(m) and not np.isfinite(a):
         return "kink"
+    # At the edge of the domain: of a number and of none, the one that its side gives.
+    near = abs(a - edge) <= 4 * edge_error + _CHEAP * unit * abs(edge)
+    if near and not np.isfinite(m):
+        return "wrong"
     low, high = min(left, right), max(left, right)
     if high - low > slack + _CHEAP * unit * (abs(low) + abs(high)):
         if low - slack <= m <= high + slack:

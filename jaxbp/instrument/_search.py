@@ -134,11 +134,12 @@ def look_further(
 def look_at_dtypes(asked: Question, answers: Testimony) -> Iterator[list[Finding]]:
     """Findings in each narrower dtype: contract, overflow, accuracy.
 
-    What overflows in a dtype of a smaller range than the caller's, at arguments made
-    larger, is told but not held against the rule: it was not asked for there.
+    What a dtype that is not the caller's cannot hold of arguments made larger is told,
+    but not held against the rule: it was not asked for there. Nor is a slope that is
+    lost, without overflow, where squares of arguments overflow: it is next to none.
     """
     jaxpr = answers.program.manual.jaxpr
-    ranges = [_range(jnp.result_type(x)) for x in _floats(asked.args, asked.kwargs)]
+    own = {jnp.result_type(x) for x in _floats(asked.args, asked.kwargs)}
     for variants in other_dtypes(asked.args, asked.kwargs):
         try:  # one program for both
             narrow = traced(asked.f, *variants[0][1:], asked.reference, once=True)
@@ -162,8 +163,10 @@ def look_at_dtypes(asked: Question, answers: Testimony) -> Iterator[list[Finding
             if lost or not _all_finite(there.auto[0].cotangents):
                 continue
             findings = in_low_precision(there, exact, asked.surrogates, callers=False)
-            if k and min(ranges) > min(_range(jnp.result_type(x)) for x in leaves):
-                findings = [_milder(finding) for finding in findings]
+            foreign = k > 0 and own.isdisjoint(map(jnp.result_type, leaves))
+            if foreign or variant is variants[-1]:
+                kinds = ("overflow", "dtype") if foreign else ("dtype",)
+                findings = [_milder(finding, kinds) for finding in findings]
             yield elsewhere(findings, variant.name)
 
 
@@ -171,14 +174,10 @@ def _floats(args, kwargs) -> list[Any]:
     return list(filter(is_differentiable, jax.tree.leaves((args, kwargs))))
 
 
-def _range(dtype) -> int:
-    """Twos that fit into the largest number of a dtype."""
-    return int(jnp.finfo(dtype).maxexp)
-
-
-def _milder(finding: Finding) -> Finding:
-    of_dtype = finding.verdict == "wrong" and finding.kind in ("overflow", "dtype")
-    return replace(finding, verdict="less-accurate") if of_dtype else finding
+def _milder(finding: Finding, kinds: Sequence[str]) -> Finding:
+    if finding.verdict == "wrong" and finding.kind in kinds:
+        return replace(finding, verdict="less-accurate")
+    return finding
 
 
 def _infinite(eqn: Any) -> bool:

@@ -108,6 +108,13 @@ HIDDEN = {
         ),
         (X[0] / 2, X[:, 0] / 2),
     ),
+    "a division by 0 at the edge of the domain": (
+        rule(
+            lambda x: x**2.5,
+            lambda x, g: (g * 2.5 * x**2.5 / x,),
+        ),
+        (jnp.abs(X) + 0.1,),
+    ),
     "queries in groups": (
         rule(
             lambda k, q: jnp.repeat(k, len(q) // len(k), 0) * q,
@@ -170,8 +177,20 @@ DETOUR = rule(lambda x: x * x, lambda x, g: (g * (x * 1e3) * 2e-3,))
             ),
             (X, X + 1),
         ),
+        # At 1e19 the square in the slope overflows; the slope is 1e-20.
+        (
+            rule(
+                lambda x: jnp.sin(x) / x,
+                lambda x, g: (g * (x * jnp.cos(x) - jnp.sin(x)) / x**2,),
+            ),
+            (X.astype(jnp.float32) + 4,),
+        ),
     ],
-    ids=["overflow in another dtype", "an output that is shared under vmap"],
+    ids=[
+        "overflow in another dtype",
+        "an output that is shared under vmap",
+        "a slope that is lost where squares overflow",
+    ],
 )
 def test_what_is_no_fault_of_the_rule_is_not_held_against_it(f, args):
     assert compare(f, *args, effort="full").ok
