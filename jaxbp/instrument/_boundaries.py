@@ -42,8 +42,9 @@ def sentinels(*jaxprs: Any) -> list[int]:
 
 def _is_not_negative(eqn: Any) -> bool:
     # Not `lt`: with that JAX itself makes sense of negative indices.
-    whole = all(v.aval.dtype.kind == "i" for v in eqn.invars[:1])
-    return eqn.primitive.name == "ge" and whole and _scalar(eqn.invars[1], {}) == 0
+    if eqn.primitive.name != "ge" or eqn.invars[0].aval.dtype.kind != "i":
+        return False
+    return _scalar(eqn.invars[1], {}) == 0
 
 
 def _goes_beyond(eqn: Any) -> bool:
