@@ -142,7 +142,8 @@ SHARDED = """
         return shifted
 
     jax.config.update("jax_enable_x64", True)
-    from jaxbp.instrument._contract import transformed, transformations
+    from jaxbp.instrument._contract import transformations
+    from jaxbp.instrument._transformed import transformed
     from jaxbp.instrument._testimony import Testimony
     from jaxbp.instrument._witnesses import traced
 
