@@ -1,5 +1,6 @@
 """Inputs of a case: those that the instrument is asked at, and those of the judge."""
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +18,18 @@ _SPECIAL += (1e-30, -1e-30, 1e-8, -1e-8, 1e3, -1e3, 1e10, -1e10)
 
 def asked(case: Case, regime: str) -> tuple[Any, ...]:
     """The arguments at which `compare` is asked, in float64."""
-    return case.inputs[regime](jax.random.key(7), jnp.dtype("float64"))
+    return _given(case, regime, jax.random.key(7))
+
+
+def _given(case: Case, regime: str, key: jax.Array) -> tuple[Any, ...]:
+    """A regime's arguments, and the defaults of those that it leaves out.
+
+    A forward pass has no defaults: its options come after all arguments.
+    """
+    args = case.inputs[regime](key, jnp.dtype("float64"))
+    parameters = inspect.signature(case.op).parameters.values()
+    places = [p for p in parameters if p.kind != p.KEYWORD_ONLY]
+    return *args, *(p.default for p in places[len(args) :])
 
 
 def squared(args: Any) -> Any:
@@ -49,7 +61,7 @@ def batches(case: Case, *, square: bool, seed: int = 0) -> Iterator[tuple[Any, .
 
 def _drawn(case, regime, count, seed):
     keys = jax.random.split(jax.random.key(seed), count)
-    draw = lambda key: case.inputs[regime](key, jnp.dtype("float64"))
+    draw = lambda key: _given(case, regime, key)
     try:
         return jax.vmap(draw)(keys)
     except Exception:  # made with NumPy, one at a time

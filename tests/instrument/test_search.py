@@ -35,7 +35,7 @@ def embed(table, ids):
 
 
 def mean_of_the_first(x, n):
-    valid = jnp.arange(x.shape[1]) < n[:, None]
+    valid = jnp.arange(x.shape[1], dtype=n.dtype) < n[:, None]
     return jnp.where(valid, x, 0).sum(1) / n.astype(x.dtype)
 
 
