@@ -175,9 +175,9 @@ def _floats(args, kwargs) -> list[Any]:
 
 
 def _milder(finding: Finding, kinds: Sequence[str]) -> Finding:
-    if finding.verdict == "wrong" and finding.kind in kinds:
-        return replace(finding, verdict="less-accurate")
-    return finding
+    of_kind = finding.verdict == "wrong" and finding.kind in kinds
+    lost = "overflow" in kinds and finding.argument == "value"
+    return replace(finding, verdict="less-accurate") if of_kind or lost else finding
 
 
 def _infinite(eqn: Any) -> bool:

@@ -196,6 +196,14 @@ def test_what_is_no_fault_of_the_rule_is_not_held_against_it(f, args):
     assert compare(f, *args, effort="full").ok
 
 
+def test_a_value_that_another_dtype_loses_is_not_held_either():
+    f = jax.custom_vjp(lambda x: x + 1)
+    f.defvjp(lambda x: (x * 512 / 512 + 1, None), lambda _, g: (g,))
+    assert compare(f, X.astype(jnp.float32), effort="full").ok
+    comparison = compare(f, X.astype(jnp.float16), effort="full")
+    assert comparison.findings[0].argument == "value"
+
+
 def test_an_overflow_in_the_callers_own_dtype_is():
     comparison = compare(DETOUR, X.astype(jnp.float16), effort="full")
     assert comparison.findings[0].kind == "overflow", comparison
