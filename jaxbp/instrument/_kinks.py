@@ -19,7 +19,7 @@ _NO_SUBGRADIENT: dict[str, Any] = {
 }
 
 # By leaf the probe at which M and A differ, by how much in every element, a note.
-Differing = Mapping[int, tuple[int, np.ndarray, str]]
+Differing = dict[int, tuple[int, np.ndarray, str]]
 
 
 def with_points_around(answers: Answers, c: int, k: int, numeric: Numeric) -> Numeric:

@@ -5,7 +5,7 @@ from collections.abc import Collection
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp.instrument._answers import beyond_rounding, blocks, worst_at
+from jaxbp.instrument._answers import blocks, worst_at
 from jaxbp.instrument._comparison import Finding
 from jaxbp.instrument._judge import disagreement
 from jaxbp.instrument._testimony import Testimony
@@ -47,22 +47,21 @@ def _errors(working, exact) -> np.ndarray:
     count = len(working.probes)
     errors = np.zeros((len(working.paths), 2, count))
     for c in reversed(range(count)):
-        for side in ("manual", "auto"):
-            values = getattr(working, side)[c].cotangents
-            for k, value in enumerate(values):
-                truth = _truth(exact, side, c, k)
-                errors[k, int(side == "auto"), c] = _ulps(value, truth, working)
+        for k in range(len(working.paths)):
+            for side, truth in enumerate((_truth(exact, c, k), _auto(exact, c, k))):
+                value = (working.manual, working.auto)[side][c].cotangents[k]
+                errors[k, side, c] = _ulps(value, truth, working)
     return errors
 
 
-def _truth(exact, side, c, k) -> np.ndarray:
-    """What a witness is held against: autodiff in float64, if they are one function."""
-    own, auto = (p[c].cotangents[k] for p in (getattr(exact, side), exact.auto))
-    multiple = beyond_rounding(own, auto, exact.unit)
-    if multiple is None:
-        return auto
-    noise = exact.noise(c)[0].cotangents[k]
-    return own if disagreement(own, auto, exact.unit, noise).any() else auto
+def _truth(exact: Testimony, c: int, k: int) -> np.ndarray:
+    """What M is held against: autodiff in float64, if they are one function."""
+    apart = exact.differing_at(c, range(len(exact.paths)))
+    return exact.manual[c].cotangents[k] if k in apart else _auto(exact, c, k)
+
+
+def _auto(exact: Testimony, c: int, k: int) -> np.ndarray:
+    return exact.auto[c].cotangents[k]
 
 
 def _overflow(working, k, path) -> Finding | None:
@@ -80,7 +79,7 @@ def _accuracy(working, exact, k, path, manual, auto) -> Finding:
         return Finding("right", path)
     c = int(np.argmax(manual))
     m, a = (p[c].cotangents[k] for p in (working.manual, working.auto))
-    truth = _truth(exact, "manual", c, k)
+    truth = _truth(exact, c, k)
     noise = working.noise(c)[0].cotangents[k]
     # Below the smallest normal number a dtype has no digits to be right in.
     noise = np.maximum(noise, _widest(m, working)[1])

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import jax.numpy as jnp
 import numpy as np
@@ -128,32 +128,47 @@ class Testimony(Answers):
         return found
 
     def _differing(self, leaves) -> Differing:
-        """By leaf, a probe at which it differs beyond rounding, by how much, a note.
+        """By leaf, a probe at which it differs beyond rounding, by how much, a note."""
+        found: Differing = {}
+        for c in reversed(range(len(self.probes))):
+            rest = [k for k in leaves if k not in found]
+            at = self.differing_at(c, rest)
+            found |= {k: (c, *how) for k, how in at.items()}
+        return found
+
+    def differing_at(
+        self, c: int, leaves: Iterable[int]
+    ) -> dict[int, tuple[np.ndarray, str]]:
+        """Those that differ at probe c; told once.
 
         The cheap bound first; noise is measured only where that fails.
         """
-        found: dict[int, tuple[int, np.ndarray, str]] = {}
-        for c in reversed(range(len(self.probes))):
-            manual, auto = self.manual[c].cotangents, self.auto[c].cotangents
-            places, notes = {}, {}
-            for k in leaves:
-                if k not in found:
-                    multiple = beyond_rounding(manual[k], auto[k], self.unit)
-                    if multiple is not None:
-                        places[k], notes[k] = _sampled(multiple)
-            pairs = {
-                k: (manual[k].ravel()[some], auto[k].ravel()[some])
-                for k, some in places.items()
-            }
-            needed = {k: needed_noise(*pair) for k, pair in pairs.items()}
-            noises = self.noise_at(c, places, needed) if places else []
-            for (k, some), noise in zip(places.items(), noises, strict=True):
-                beyond = disagreement(*pairs[k], self.unit, noise)
-                if beyond.any():
-                    multiple = np.zeros(manual[k].shape)
-                    multiple.flat[some] = beyond
-                    found[k] = c, multiple, notes[k]
-        return found
+        manual, auto = self.manual[c].cotangents, self.auto[c].cotangents
+        places, notes = {}, {}
+        for k in leaves:
+            if (c, k) not in self._told:
+                multiple = beyond_rounding(manual[k], auto[k], self.unit)
+                self._told[c, k] = None
+                if multiple is not None:
+                    places[k], notes[k] = _sampled(multiple)
+        pairs = {
+            k: (manual[k].ravel()[some], auto[k].ravel()[some])
+            for k, some in places.items()
+        }
+        needed = {k: needed_noise(*pair) for k, pair in pairs.items()}
+        noises = self.noise_at(c, places, needed) if places else []
+        for (k, some), noise in zip(places.items(), noises, strict=True):
+            beyond = disagreement(*pairs[k], self.unit, noise)
+            if beyond.any():
+                multiple = np.zeros(manual[k].shape)
+                multiple.flat[some] = beyond
+                self._told[c, k] = multiple, notes[k]
+        told = {k: self._told[c, k] for k in leaves}
+        return {k: how for k, how in told.items() if how is not None}
+
+    @functools.cached_property
+    def _told(self) -> dict[tuple[int, int], tuple[np.ndarray, str] | None]:
+        return {}
 
     def _agreeing(self, k: int) -> Finding:
         m, a = self.manual[0].cotangents[k], self.auto[0].cotangents[k]
