@@ -84,20 +84,24 @@ class Answers:
         c: int,
         places: Mapping[int, np.ndarray],
         needed: Mapping[int, np.ndarray],
+        *,
+        own: bool = False,
     ) -> list[np.ndarray]:
         """The noise of either at flat elements of some leaves, leaf by leaf.
 
-        As much as `needed`, or else the larger of both in full.
+        As much as `needed`, or else the larger of both in full; of the hand-written
+        one's `own` alone.
         """
         if self.refused:
-            sides = self.noise(c)
+            sides = self.noise(c)[: 1 if own else 2]
             found = [
                 [np.ravel(side.cotangents[k])[some] for k, some in places.items()]
                 for side in sides
             ]
-            return [np.fmax(*pair) for pair in zip(*found, strict=True)]
+            return [np.fmax.reduce(pair) for pair in zip(*found, strict=True)]
         largest = [np.zeros(some.size) for some in places.values()]
-        for witness in (self.program.auto, self.program.manual):
+        auto, manual = self.program.auto, self.program.manual
+        for witness in (manual,) if own else (auto, manual):
             if all(
                 (n >= needed[k]).all() for k, n in zip(places, largest, strict=True)
             ):

@@ -137,18 +137,19 @@ class Testimony(Answers):
         return found
 
     def differing_at(
-        self, c: int, leaves: Iterable[int]
+        self, c: int, leaves: Iterable[int], *, own: bool = False
     ) -> dict[int, tuple[np.ndarray, str]]:
-        """Those that differ at probe c; told once.
+        """Those that differ at probe c, beyond either's noise: told once.
 
-        The cheap bound first; noise is measured only where that fails.
+        The cheap bound first; noise is measured only where that fails. Beyond the
+        hand-written one's `own` noise: which differ alone, with nothing of how.
         """
         manual, auto = self.manual[c].cotangents, self.auto[c].cotangents
         places, notes = {}, {}
         for k in leaves:
-            if (c, k) not in self._told:
+            if (c, k, own) not in self._told:
                 multiple = beyond_rounding(manual[k], auto[k], self.unit)
-                self._told[c, k] = None
+                self._told[c, k, own] = None
                 if multiple is not None:
                     places[k], notes[k] = _sampled(multiple)
         pairs = {
@@ -156,18 +157,19 @@ class Testimony(Answers):
             for k, some in places.items()
         }
         needed = {k: needed_noise(*pair) for k, pair in pairs.items()}
-        noises = self.noise_at(c, places, needed) if places else []
+        noises = self.noise_at(c, places, needed, own=own) if places else []
         for (k, some), noise in zip(places.items(), noises, strict=True):
             beyond = disagreement(*pairs[k], self.unit, noise)
             if beyond.any():
-                multiple = np.zeros(manual[k].shape)
-                multiple.flat[some] = beyond
-                self._told[c, k] = multiple, notes[k]
-        told = {k: self._told[c, k] for k in leaves}
+                multiple = np.zeros(0 if own else manual[k].shape)
+                if not own:
+                    multiple.flat[some] = beyond
+                self._told[c, k, own] = multiple, notes[k]
+        told = {k: self._told[c, k, own] for k in leaves}
         return {k: how for k, how in told.items() if how is not None}
 
     @functools.cached_property
-    def _told(self) -> dict[tuple[int, int], tuple[np.ndarray, str] | None]:
+    def _told(self) -> dict[tuple[int, int, bool], tuple[np.ndarray, str] | None]:
         return {}
 
     def _agreeing(self, k: int) -> Finding:
