@@ -1,4 +1,4 @@
-"""Jaxprs: trace, find hand-written rules, remove them, interpret.
+"""Jaxprs: trace, find hand-written rules, remove them.
 
 The only file that touches JAX's internals. A *rule* is an equation whose derivative
 somebody wrote: `custom_vjp_call`, `custom_jvp_call`, or, with JAX_CUSTOM_VJP3,
@@ -27,7 +27,6 @@ from jax.extend.core import Jaxpr as OpenJaxpr
 # Up to jax 0.11 open and closed jaxprs are two classes, later one: no type names both.
 Jaxpr = Any
 Eqn = Any
-Visit = Callable[[Eqn, list[Any], list[Any]], Sequence[Any]]
 
 _JAX = os.path.dirname(jax.__file__) + os.sep
 _HERE = os.path.dirname(__file__)
@@ -387,7 +386,7 @@ def _spliced(eqns, env: dict[Any, Any], keep: bool | Rule, newvar) -> Iterator[E
             if not rule:
                 with _inside(eqn):
                     new = functools.partial(_without, keep=keep)
-                    params = {k: _mapped(v, new) for k, v in params.items()}
+                    params = {k: mapped(v, new) for k, v in params.items()}
             yield eqn.replace(invars=inputs, outvars=outvars, params=params)
         env.update(zip(eqn.outvars, outvars, strict=True))
 
@@ -408,16 +407,16 @@ def _dropped(rule: Rule, keep: bool | Rule) -> bool:
     return not (keep and rule.from_jax)
 
 
-def _mapped(param: Any, new: Callable[[Jaxpr], Jaxpr]) -> Any:
+def mapped(param: Any, new: Callable[[Jaxpr], Jaxpr]) -> Any:
     """A parameter of an equation with a new jaxpr for each that it holds."""
     if _is_jaxpr(param):
         return new(param)
     if not isinstance(param, tuple):
         return param
-    mapped = [_mapped(p, new) for p in param]
-    if all(a is b for a, b in zip(mapped, param, strict=True)):
+    parts = [mapped(p, new) for p in param]
+    if all(a is b for a, b in zip(parts, param, strict=True)):
         return param
-    return type(param)(*mapped) if hasattr(param, "_fields") else type(param)(mapped)
+    return type(param)(*parts) if hasattr(param, "_fields") else type(param)(parts)
 
 
 def bodies(eqn: Eqn) -> Iterator[Jaxpr]:
@@ -484,196 +483,6 @@ def _inside(eqn: Eqn) -> Iterator[None]:
         yield
 
 
-# Interpreting
-
-
-def interpret(
-    jaxpr: Jaxpr,
-    inputs: Sequence[Any],
-    visit: Visit,
-    *,
-    descend_rules: bool = True,
-    step: Callable[[Eqn, list[Any]], list[Any]] | None = None,
-) -> list[Any]:
-    """Evaluate a jaxpr equation by equation, showing each one to `visit`.
-
-    `visit(eqn, in_values, out_values)` returns the outputs to go on with. It sees the
-    equations that are run, those inside jit and remat in place of the call; of a cond
-    the branch that is taken, of a scan and a while loop the body once per iteration,
-    but not the loop's predicate. A cond or while loop that is decided by a traced value
-    is run whole, as are shard_map, kernels and solvers, and seen as one equation. So is
-    a rule, unless `descend_rules`: then its primal is run in its place.
-
-    `step` runs one equation, in the place of `run_equation`. A value is let go of after
-    its last use. Works on concrete values, and on traced ones under grad, vmap and jit.
-    """
-    step = step or run_equation
-    env = dict(zip(jaxpr.invars, inputs, strict=True))
-    env.update(zip(jaxpr.constvars, getattr(jaxpr, "consts", ()), strict=True))
-    run = functools.partial(
-        interpret, visit=visit, descend_rules=descend_rules, step=step
-    )
-
-    def read(atom):
-        return atom.val if isinstance(atom, Literal) else env[atom]
-
-    for eqn, last in zip(jaxpr.eqns, _last_uses(jaxpr), strict=True):
-        ins = [read(v) for v in eqn.invars]
-        for var in last:
-            env.pop(var, None)
-        outs = _descend(eqn, ins, run, descend_rules)
-        if outs is None:
-            outs = visit(eqn, ins, step(eqn, ins))
-        env.update(zip(eqn.outvars, outs, strict=True))
-    return [read(v) for v in jaxpr.outvars]
-
-
-_last: weakref.WeakKeyDictionary[Jaxpr, list[set[Any]]] = weakref.WeakKeyDictionary()
-
-
-def _last_uses(jaxpr: Jaxpr) -> list[set[Any]]:
-    """For every equation the variables that no later one reads."""
-    if jaxpr not in _last:
-        used = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
-        found = []
-        for eqn in reversed(jaxpr.eqns):
-            ins = {v for v in eqn.invars if not isinstance(v, Literal)}
-            found.append(ins - used)
-            used |= ins
-        _last[jaxpr] = found[::-1]
-    return _last[jaxpr]
-
-
-def run_equation(eqn: Eqn, inputs: Sequence[Any]) -> list[Any]:
-    """The outputs of one equation, run whole in the context it was traced in."""
-    bind_params = eqn.primitive.get_bind_params(eqn.params)
-    with eqn.ctx.manager:
-        outs = eqn.primitive.bind(*inputs, **bind_params)
-    return list(outs) if eqn.primitive.multiple_results else [outs]
-
-
-def evaluate_changed(
-    jaxpr: Jaxpr, inputs: Sequence[Any], path: Sequence[int], change: Visit
-) -> list[Any]:
-    """`evaluate`, but one equation's outputs are what `change` makes of its inputs.
-
-    `path` is the equation's number; of one inside another that one's number, the number
-    of the body in it, and so on. `change(eqn, in_values, scope)` returns the outputs;
-    `scope` holds the values of the body's inputs and constants and of the equations so
-    far, in program order. A changed body is retraced, and must keep its types.
-    """
-    env = dict(zip(jaxpr.invars, inputs, strict=True))
-    env.update(zip(jaxpr.constvars, getattr(jaxpr, "consts", ()), strict=True))
-
-    def read(atom):
-        return atom.val if isinstance(atom, Literal) else env[atom]
-
-    for k, eqn in enumerate(jaxpr.eqns):
-        ins = [read(v) for v in eqn.invars]
-        if k != path[0]:
-            outs = run_equation(eqn, ins)
-        elif len(path) == 1:
-            outs = change(eqn, ins, list(env.values()))
-        else:
-            outs = _run_changed(eqn, ins, path[1:], change)
-        env.update(zip(eqn.outvars, outs, strict=True))
-    return [read(v) for v in jaxpr.outvars]
-
-
-def _run_changed(eqn: Eqn, ins: list[Any], path: Sequence[int], change: Visit):
-    body, inner = list(bodies(eqn))[path[0]], path[1:]
-    if is_call(eqn):
-        return evaluate_changed(body, ins, inner, change)
-
-    def changed(*values):
-        return evaluate_changed(body, values, inner, change)
-
-    new = jax.make_jaxpr(changed)(*body.in_avals)
-    params = {
-        name: _mapped(param, lambda old: new if old is body else old)
-        for name, param in eqn.params.items()
-    }
-    return run_equation(eqn.replace(params=params), ins)
-
-
-def alone(eqn: Eqn) -> Jaxpr:
-    """A closed jaxpr from an equation's inputs to its outputs, of nothing else."""
-    avals = [v.aval for v in eqn.invars]
-    return jax.make_jaxpr(lambda *inputs: run_equation(eqn, inputs))(*avals)
-
-
-Run = Callable[[Jaxpr, Sequence[Any]], list[Any]]
-
-
-def _descend(eqn: Eqn, ins: list[Any], run: Run, rules: bool) -> list[Any] | None:
-    """The equation's outputs by way of its body; None where it has to be run whole."""
-    name, params = eqn.primitive.name, eqn.params
-    if name in _INLINED:
-        return run(params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"], ins)
-    if name == "cond" and core.is_concrete(ins[0]):
-        return run(params["branches"][int(ins[0])], ins[1:])
-    if name == "scan" and params["length"]:
-        return _unrolled_scan(eqn, ins, run)
-    if name == "while":
-        return _unrolled_while(eqn, ins, run)
-    if rules and is_rule(eqn):
-        return run(*primal(eqn, ins))
-    return None
-
-
-def scan_sizes(eqn: Eqn) -> tuple[int, int]:
-    """How many of a scan's inputs are constants, how many are carried."""
-    if "ft_in" in eqn.params:  # since jax 0.12
-        consts, carry, _ = (len(t) for t in eqn.params["ft_in"].unpack())
-        return consts, carry
-    return eqn.params["num_consts"], eqn.params["num_carry"]
-
-
-def _unrolled_scan(eqn: Eqn, ins: list[Any], run: Run) -> list[Any]:
-    n_consts, n_carry = scan_sizes(eqn)
-    consts, carry = ins[:n_consts], ins[n_consts : n_consts + n_carry]
-    xs, length = ins[n_consts + n_carry :], eqn.params["length"]
-    steps = range(length)[::-1] if eqn.params["reverse"] else range(length)
-    rows: list[Any] = [None] * length
-    for k in steps:
-        x = [_row(a, k) for a in xs]
-        outs = run(eqn.params["jaxpr"], [*consts, *carry, *x])
-        carry, rows[k] = outs[:n_carry], outs[n_carry:]
-    return [*carry, *(_stacked(ys) for ys in zip(*rows, strict=True))]
-
-
-def _row(array: Any, k: int) -> Any:
-    if isinstance(array, np.ndarray):
-        return array[k]
-    # An index that is an array: a static slice would compile once per step.
-    return jax.lax.dynamic_index_in_dim(array, np.int32(k), keepdims=False)
-
-
-def _stacked(rows: Sequence[Any]) -> Any:
-    concrete = all(isinstance(y, (np.ndarray, np.generic)) for y in rows)
-    return np.stack(rows) if concrete else jnp.stack(rows)
-
-
-def _unrolled_while(eqn: Eqn, ins: list[Any], run: Run) -> list[Any]:
-    params = eqn.params
-    n_cond, n_body = params["cond_nconsts"], params["body_nconsts"]
-    cond_consts, carry = ins[:n_cond], ins[n_cond + n_body :]
-    while True:
-        (go,) = evaluate(params["cond_jaxpr"], [*cond_consts, *carry])
-        if not core.is_concrete(go):
-            return run_equation(eqn, [*ins[: n_cond + n_body], *carry])
-        if not go.any():
-            return carry
-        new = run(params["body_jaxpr"], [*ins[n_cond : n_cond + n_body], *carry])
-        carry = moved_on(go, new, carry)
-
-
-def moved_on(going: Any, new: Sequence[Any], old: Sequence[Any]) -> list[Any]:
-    """A while loop's next carry: under vmap, of the examples that still go on alone."""
-    if not going.ndim:
-        return list(new)
-
-    def chosen(a, b):
-        return jnp.where(going.reshape(going.shape + (1,) * (a.ndim - 1)), a, b)
-
-    return [chosen(jnp.asarray(a), b) for a, b in zip(new, old, strict=True)]
+def is_concrete(value: Any) -> bool:
+    """Whether a value is known while tracing, and can decide a branch or a loop."""
+    return core.is_concrete(value)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp import _jaxpr
+from jaxbp import _interpret, _jaxpr
 from jaxbp._steps import Step, Value, is_floating, or_zeros
 
 # A scan whose unrolled body has at most so many equations is unrolled whole.
@@ -16,7 +16,7 @@ _ITERATIONS = 6  # that are shown of a longer one
 
 def unrolled_scan(recorder, eqn, ins, where, site) -> list[Value]:
     """The outputs of a scan, its iterations (of a long one some) shown one by one."""
-    n_consts, n_carry = _jaxpr.scan_sizes(eqn)
+    n_consts, n_carry = _interpret.scan_sizes(eqn)
     consts, carry = ins[:n_consts], ins[n_consts : n_consts + n_carry]
     body, length = eqn.params["jaxpr"], eqn.params["length"]
     pieces = _pieces(length, unrolled_size(body))
@@ -84,7 +84,7 @@ def shown_while(recorder, eqn, ins, where, site) -> tuple[Value, ...]:
         shown = k & (k - 1) == 0
         before = carry
         step = show(k, carry) if shown else advance([*values[n_cond:n], *carry])
-        carry, k = _jaxpr.moved_on(going, step, carry), k + 1
+        carry, k = _interpret.moved_on(going, step, carry), k + 1
     if not shown:
         show(k - 1, before)
     active = any(v.active for v in ins)

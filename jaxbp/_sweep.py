@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from jaxbp import _jaxpr
+from jaxbp import _interpret, _jaxpr
 from jaxbp._loops import shown_while, unrolled_scan
 from jaxbp._steps import Step, Value, holds, is_floating, or_zeros, wire_name
 
@@ -93,7 +93,7 @@ class _Recorder:
             except Exception as error:  # whatever JAX or the rule's fwd raises
                 step.note = _first_line(error)
         if outs is None:
-            outs = _jaxpr.run_equation(eqn, values)
+            outs = _interpret.run_equation(eqn, values)
         if rule:
             step.name = rule.name
         step.outs = tuple(Value(o, bool(live) and is_floating(o)) for o in outs)
@@ -127,7 +127,7 @@ def _with_pullback(eqn, values, live):
         ins = list(values)
         for k, x in zip(live, chosen, strict=True):
             ins[k] = x
-        outs = _jaxpr.run_equation(eqn, ins)
+        outs = _interpret.run_equation(eqn, ins)
         floating[:] = [k for k, o in enumerate(outs) if is_floating(o)]
         return [outs[k] for k in floating], outs
 
@@ -167,7 +167,7 @@ def _wires_in(step: Step, bars: Sequence[Any]) -> tuple[tuple[str, Any], ...]:
             found.append((name, outs[0]))
         return outs
 
-    _jaxpr.interpret(jaxpr, jax.tree.leaves(args), visit)
+    _interpret.interpret(jaxpr, jax.tree.leaves(args), visit)
     return tuple(found)
 
 

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxbp._errors import argument_error, describe
-from jaxbp._jaxpr import Program, interpret, is_differentiable, trace
+from jaxbp._interpret import interpret
+from jaxbp._jaxpr import Program, is_differentiable, trace
 from jaxbp._steps import Step, Value, is_floating, wire_name
 from jaxbp._sweep import sweep
 

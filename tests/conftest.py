@@ -22,11 +22,6 @@ def _float64_and_strict():
         yield
 
 
-def pytest_configure(config):
-    marker = "optimised: compiled as a user's programs are, not in the least time"
-    config.addinivalue_line("markers", marker)
-
-
 # What the instrument and the experiments say hangs on the last digits of what a user
 # compiles; of everything else, what is marked `optimised`.
 _OPTIMISED = {"instrument", "experiments"}

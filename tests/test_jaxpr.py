@@ -11,7 +11,7 @@ import pytest
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from jaxbp import _jaxpr
+from jaxbp import _interpret, _jaxpr
 
 X = np.array([0.3, 0.5, 0.8])
 G = np.array([0.7, -1.3, 0.4])
@@ -83,7 +83,7 @@ def watched(f, *args, **options):
         seen.append(eqn.primitive.name)
         return outs
 
-    outs = _jaxpr.interpret(program.jaxpr, program.inputs, visit, **options)
+    outs = _interpret.interpret(program.jaxpr, program.inputs, visit, **options)
     return program.merge(outs), seen
 
 
@@ -266,7 +266,7 @@ def test_rules_stay_whole_on_request():
         return lax.scan(lambda c, _: (sine(c), None), x, None, 2)[0]
 
     program = _jaxpr.trace(f, (jnp.asarray(X),))
-    run = functools.partial(_jaxpr.interpret, program.jaxpr, visit=_unchanged)
+    run = functools.partial(_interpret.interpret, program.jaxpr, visit=_unchanged)
     whole = jax.vjp(lambda x: run([x], descend_rules=False)[0], X)[1](G)[0]
     inlined = jax.vjp(lambda x: run([x])[0], X)[1](G)[0]
     truth = jax.vjp(lambda x: jnp.sin(jnp.sin(x)), X)[1](G)[0]
@@ -289,7 +289,7 @@ def test_visitor_replaces_values_and_collects_wires():
         return outs
 
     program = _jaxpr.trace(lambda x: checkpoint_name(x * 2.0, "a") * 3.0, (X,))
-    (y,) = _jaxpr.interpret(program.jaxpr, program.inputs, visit)
+    (y,) = _interpret.interpret(program.jaxpr, program.inputs, visit)
     np.testing.assert_allclose(y, (2.0 * X + 10.0) * 3.0, rtol=1e-15)
     np.testing.assert_allclose(wires["a"], 2.0 * X)
 
@@ -302,7 +302,7 @@ def test_interpreter_runs_under_grad_jit_and_vmap(f):
     plain = _jaxpr.without_rules(program.jaxpr)
 
     def run(x):
-        return _jaxpr.interpret(plain, [x], _unchanged)[0]
+        return _interpret.interpret(plain, [x], _unchanged)[0]
 
     pull = lambda h: lambda x: jax.vjp(h, x)[1](jnp.asarray(G))[0]
     steps = 1e-6 * np.eye(3)
@@ -323,7 +323,7 @@ def test_traced_control_runs_whole_and_scan_unrolls():
         return outs
 
     jaxpr = closed(lambda x: everything(x)[0], jnp.asarray(X))
-    y = jax.jit(lambda x: _jaxpr.interpret(jaxpr, [x], visit))(X)[0]
+    y = jax.jit(lambda x: _interpret.interpret(jaxpr, [x], visit))(X)[0]
     np.testing.assert_allclose(y, everything(X)[0], rtol=1e-14)
     assert seen.count("cond") == 3  # one per unrolled iteration
     assert "scan" not in seen
@@ -334,10 +334,10 @@ def test_while_loop_that_becomes_traced_goes_on_from_where_it_is():
         return lax.while_loop(lambda s: s[0] < n, lambda s: (s[0] + 1.0, 2.0 * s[1]), x)
 
     jaxpr = closed(f, 3.0, (0.0, 1.0))
-    run = lambda n: _jaxpr.interpret(jaxpr, [n, 0.0, 1.0], _unchanged)[1]
+    run = lambda n: _interpret.interpret(jaxpr, [n, 0.0, 1.0], _unchanged)[1]
     assert run(3.0) == jax.jit(run)(3.0) == 8.0
     grown = closed(lambda x: lax.while_loop(lambda v: v < 9.0, lambda v: v * v, x), 2.0)
-    run = lambda x: _jaxpr.interpret(grown, [x], _unchanged)[0]
+    run = lambda x: _interpret.interpret(grown, [x], _unchanged)[0]
     assert jax.grad(run)(2.0) == 4 * 2.0**3  # four factors: unrolled under grad
 
 
@@ -367,7 +367,7 @@ def test_one_equation_is_changed_wherever_it_sits():
     }
     for path, value in expected.items():
         run = functools.partial(
-            _jaxpr.evaluate_changed, program.jaxpr, path=path, change=subtract
+            _interpret.evaluate_changed, program.jaxpr, path=path, change=subtract
         )
         chex.assert_trees_all_close(run([X])[0], value, rtol=1e-15)
         chex.assert_trees_all_close(jax.jit(run)([X])[0], value, rtol=1e-14)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp import _jaxpr
+from jaxbp import _interpret, _jaxpr
 from jaxbp._steps import is_floating
 from jaxbp.instrument._branch import Branch
 
@@ -94,7 +94,7 @@ class Arms:
                 outs, inner = self._descend(eqn, ins)
                 seen.append(inner)
             else:
-                outs = _jaxpr.run_equation(eqn, ins)
+                outs = _interpret.run_equation(eqn, ins)
             if backward := self._backward_of(eqn, rule):
                 to_residuals, from_them, bars = backward
                 residuals = _jaxpr.evaluate(to_residuals, ins)
@@ -132,7 +132,7 @@ class Arms:
         return jax.lax.switch(which, [through(k) for k in range(len(arms))], ins[1:])
 
     def _through_scan(self, eqn, ins):
-        n_consts, n_carry = _jaxpr.scan_sizes(eqn)
+        n_consts, n_carry = _interpret.scan_sizes(eqn)
         consts, carry = ins[:n_consts], ins[n_consts : n_consts + n_carry]
 
         def step(carry, xs):
@@ -170,7 +170,7 @@ def _backward(eqn):
             moved = list(ins)
             for k, x in zip(live, chosen, strict=True):
                 moved[k] = x
-            outs = _jaxpr.run_equation(eqn, moved)
+            outs = _interpret.run_equation(eqn, moved)
             return [out for out in outs if is_floating(out)]
 
         outs, back = jax.vjp(call, *(ins[k] for k in live))

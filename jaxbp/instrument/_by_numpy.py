@@ -14,14 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp import _jaxpr
-from jaxbp._jaxpr import (
-    Visit,
-    as_rule,
-    bodies,
-    interpret,
-    is_call,
-    run_equation,
-)
+from jaxbp._interpret import Visit, interpret, run_equation
+from jaxbp._jaxpr import as_rule, bodies, is_call
 from jaxbp.instrument._compiled import jitted
 from jaxbp.instrument._equations import KNOWN, LARGE
 

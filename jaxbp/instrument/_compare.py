@@ -72,8 +72,9 @@ def compare(
     answers, coverage, findings = here.answers, here.coverage, here.findings
     if findings:
         findings = looked_elsewhere(asked, here, effort == "full", order)
-    numbers, left_out = None, not_asked(asked, here, effort == "full")
+    numbers = None
     with here.precision():
+        left_out = not_asked(asked, here, effort == "full")
         nothing = _nothing(answers, reference, findings) or coverage.unproven
         if numeric and findings and not here.note:
             numbers = answers.numeric_gradient()

@@ -26,19 +26,19 @@ def jitted(f: Callable[..., Any]) -> Callable[..., Any]:
     optimised = jax.jit(f)
     if jax.default_backend() != "cpu":
         return optimised
-    unoptimised = jax.jit(f, compiler_options=_options())
+    spared = jax.jit(f, compiler_options=unoptimised())
 
     @functools.wraps(f)
     def call(*args: Any) -> Any:
         small = sum(map(np.size, jax.tree.leaves(args))) <= LARGE
-        return (unoptimised if small else optimised)(*args)
+        return (spared if small else optimised)(*args)
 
     return call
 
 
 @functools.cache
-def _options() -> dict[str, Any]:
-    """Those that this version's compiler knows."""
+def unoptimised() -> dict[str, Any]:
+    """The options that spare compiling, those that this version's compiler knows."""
     nothing = jax.jit(lambda: 0).lower()
 
     def is_known(option):

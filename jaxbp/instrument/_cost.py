@@ -129,7 +129,7 @@ def _told(analysis: Callable[[], Any]) -> Any:
     """What the compiled program says of itself; None where the backend says nothing."""
     try:
         return analysis()
-    except (NotImplementedError, RuntimeError):
+    except (NotImplementedError, RuntimeError):  # as JAX's backends refuse it
         return None
 
 

@@ -18,6 +18,7 @@ def other_data(
     inputs: Sequence[Any],
     sentinels: Sequence[int],
     outputs: Sequence[tuple[int, ...]],
+    rng: np.random.Generator,
 ) -> Iterator[Changed]:
     """Other integers, and masks of every kind, floating ones too."""
     shapes = [*(np.shape(x) for x in inputs if is_differentiable(x)), *outputs]
@@ -31,8 +32,6 @@ def other_data(
 
     def one_more(x):
         return x + (x.ndim == 0 and 0 <= x < max(lengths, default=0) - 1)
-
-    rng = np.random.default_rng(0)
 
     def between(x):
         low, high = min(1, x.min(initial=0)), x.max(initial=0)

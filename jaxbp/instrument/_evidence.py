@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp._jaxpr import interpret, site_of
+from jaxbp._interpret import interpret
+from jaxbp._jaxpr import site_of
 from jaxbp._loops import unrolled_size
 from jaxbp._steps import holds, is_floating
 from jaxbp.instrument._by_numpy import run_once

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxbp import _jaxpr
+from jaxbp import _interpret, _jaxpr
 from jaxbp._jaxpr import Rule
 from jaxbp._steps import Step, holds, is_floating, wire_name
 from jaxbp._sweep import sweep
@@ -74,7 +74,7 @@ def met_links(
             _link(links, step.rule, step.site, wire, within).calls.append(call)
         elif step.name == "shard_map":
             if id(step.eqn) not in alone:
-                alone[id(step.eqn)] = _jaxpr.alone(step.eqn)
+                alone[id(step.eqn)] = _interpret.alone(step.eqn)
             _inside(links, step, call._replace(alone=alone[id(step.eqn)]), within)
         else:
             closed[f"{step.name} at {short(step.site)}"] = None

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
-from jaxbp import _jaxpr
+from jaxbp import _interpret, _jaxpr
 from jaxbp._steps import holds, is_floating, wire_name
 from jaxbp.instrument._compiled import jitted
 from jaxbp.instrument._judge import ASKED, Numeric, disagreement
@@ -153,7 +153,7 @@ class Pair:
         return Answer(flat[:n], flat[n:m], [flat[m:][k] for k in kept])
 
     def _manual(self, inputs, bars):
-        run = functools.partial(_jaxpr.run_equation, self.eqn)
+        run = functools.partial(_interpret.run_equation, self.eqn)
         if self._alone is not None and self._rule:
             single = _jaxpr.with_one_rule(self._alone, self._rule)
             run = functools.partial(_jaxpr.evaluate, single)
@@ -204,7 +204,7 @@ class Pair:
                 k = next(count)
                 return [outs[0] + taps[k]] if k in taps else outs
 
-            return _jaxpr.interpret(plain, self._body(inputs)[1], visit)
+            return _interpret.interpret(plain, self._body(inputs)[1], visit)
 
         def pull(inputs, bars):
             def call(leaves, taps):

@@ -65,7 +65,7 @@ def points(
         if finite(point.inputs):
             yield point
     yield from _other_phases(inputs, rng)
-    for name, changed in other_data(inputs, sentinels, outputs):
+    for name, changed in other_data(inputs, sentinels, outputs, rng):
         pairs = zip(inputs, changed, strict=True)
         if repeats or not any(repeated(*pair) for pair in pairs):
             yield Point(name, changed)

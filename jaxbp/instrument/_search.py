@@ -164,9 +164,8 @@ def look_at_dtypes(asked: Question, answers: Testimony) -> Iterator[list[Finding
                 continue
             findings = in_low_precision(there, exact, asked.surrogates, callers=False)
             foreign = k > 0 and own.isdisjoint(map(jnp.result_type, leaves))
-            if foreign or variant is variants[-1]:
-                kinds = ("overflow", "dtype") if foreign else ("dtype",)
-                findings = [_milder(finding, kinds) for finding in findings]
+            slopes = variant is variants[-1]  # where squares overflow
+            findings = [_milder(f, foreign, slopes) for f in findings]
             yield elsewhere(findings, variant.name)
 
 
@@ -174,10 +173,12 @@ def _floats(args, kwargs) -> list[Any]:
     return list(filter(is_differentiable, jax.tree.leaves((args, kwargs))))
 
 
-def _milder(finding: Finding, kinds: Sequence[str]) -> Finding:
-    of_kind = finding.verdict == "wrong" and finding.kind in kinds
-    lost = "overflow" in kinds and finding.argument == "value"
-    return replace(finding, verdict="less-accurate") if of_kind or lost else finding
+def _milder(finding: Finding, foreign: bool, slopes: bool) -> Finding:
+    """Told and not held: all that a foreign dtype loses, or slopes that are lost."""
+    overflow, lost = (finding.kind == kind for kind in ("overflow", "dtype"))
+    value = finding.argument == "value"
+    told = (foreign and (overflow or lost or value)) or (slopes and lost)
+    return replace(finding, verdict="less-accurate") if told else finding
 
 
 def _infinite(eqn: Any) -> bool:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 import jax.numpy as jnp
 import numpy as np
@@ -127,31 +127,42 @@ class Testimony(Answers):
             found[k] = Finding("broken-contract", path, "", worst, kind, message)
         return found
 
-    def _differing(self, leaves) -> Differing:
+    def _differing(self, leaves: Iterable[int]) -> Differing:
         """By leaf, a probe at which it differs beyond rounding, by how much, a note."""
         found: Differing = {}
         for c in reversed(range(len(self.probes))):
             rest = [k for k in leaves if k not in found]
-            at = self.differing_at(c, rest)
-            found |= {k: (c, *how) for k, how in at.items()}
+            for k, some, beyond, note in self._beyond_noise(c, rest):
+                multiple = np.zeros(self.manual[c].cotangents[k].shape)
+                multiple.flat[some] = beyond
+                found[k] = c, multiple, note
         return found
 
-    def differing_at(
-        self, c: int, leaves: Iterable[int], *, own: bool = False
-    ) -> dict[int, tuple[np.ndarray, str]]:
-        """Those that differ at probe c, beyond either's noise: told once.
+    def apart(self, c: int) -> set[int]:
+        """Leaves of which M is another function at probe c: beyond its own noise."""
+        if c not in self._apart:
+            beyond = self._beyond_noise(c, range(len(self.leaves)), own=True)
+            self._apart[c] = {k for k, *_ in beyond}
+        return self._apart[c]
 
-        The cheap bound first; noise is measured only where that fails. Beyond the
-        hand-written one's `own` noise: which differ alone, with nothing of how.
+    @functools.cached_property
+    def _apart(self) -> dict[int, set[int]]:
+        return {}
+
+    def _beyond_noise(
+        self, c: int, leaves: Iterable[int], *, own: bool = False
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray, str]]:
+        """Leaves that differ at probe c: where, by how much in those places, a note.
+
+        The cheap bound first; noise, of either or M's `own`, is measured only where
+        that fails.
         """
         manual, auto = self.manual[c].cotangents, self.auto[c].cotangents
         places, notes = {}, {}
         for k in leaves:
-            if (c, k, own) not in self._told:
-                multiple = beyond_rounding(manual[k], auto[k], self.unit)
-                self._told[c, k, own] = None
-                if multiple is not None:
-                    places[k], notes[k] = _sampled(multiple)
+            multiple = beyond_rounding(manual[k], auto[k], self.unit)
+            if multiple is not None:
+                places[k], notes[k] = _sampled(multiple)
         pairs = {
             k: (manual[k].ravel()[some], auto[k].ravel()[some])
             for k, some in places.items()
@@ -161,16 +172,7 @@ class Testimony(Answers):
         for (k, some), noise in zip(places.items(), noises, strict=True):
             beyond = disagreement(*pairs[k], self.unit, noise)
             if beyond.any():
-                multiple = np.zeros(0 if own else manual[k].shape)
-                if not own:
-                    multiple.flat[some] = beyond
-                self._told[c, k, own] = multiple, notes[k]
-        told = {k: self._told[c, k, own] for k in leaves}
-        return {k: how for k, how in told.items() if how is not None}
-
-    @functools.cached_property
-    def _told(self) -> dict[tuple[int, int, bool], tuple[np.ndarray, str] | None]:
-        return {}
+                yield k, some, beyond, notes[k]
 
     def _agreeing(self, k: int) -> Finding:
         m, a = self.manual[0].cotangents[k], self.auto[0].cotangents[k]

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from jaxbp import _jaxpr
+from jaxbp import _interpret
 from jaxbp._steps import holds, wire_name
 
 
@@ -23,7 +23,7 @@ def with_wires(f, example) -> tuple[list[str], Any]:
                 found.append((name, outs[0]))
             return outs
 
-        outs = _jaxpr.interpret(jaxpr, flat, visit)
+        outs = _interpret.interpret(jaxpr, flat, visit)
         names[:] = [name for name, _ in found]
         return [*outs, *(value for _, value in found)]
 

@@ -14,16 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
-from jaxbp._jaxpr import (
-    as_rule,
-    bodies,
-    evaluate,
-    evaluate_changed,
-    live,
-    run_equation,
-    site_of,
-    trace,
-)
+from jaxbp._interpret import evaluate_changed, run_equation
+from jaxbp._jaxpr import as_rule, bodies, evaluate, live, site_of, trace
 from scripts.mutation.operators import (
     changes,
     is_float,

@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 from jax.extend.core import Literal
 
-from jaxbp._jaxpr import run_equation
+from jaxbp._interpret import run_equation
 from scripts.mutation.parameters import alternatives
 
 Eqn = Any

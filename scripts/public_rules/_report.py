@@ -19,7 +19,7 @@ _ORDER = "broken-contract wrong unproven less-accurate autodiff-wrong kink right
 class Line:
     """One rule at one line of the list."""
 
-    library: str
+    package: str
     asked: str
     rule: str
     where: str
@@ -133,7 +133,7 @@ def _version(text: str) -> tuple[int, ...]:
 
 def text_of(line: Line) -> str:
     columns = (
-        f"{line.library:8}{line.asked[:34]:35}{line.rule:32}"
+        f"{line.package:8}{line.asked[:34]:35}{line.rule:32}"
         f"{line.verdict:16}{line.where}"
     )
     notes = [line.detail, line.why, f"NOT SO: {line.stale}" if line.stale else ""]

@@ -11,7 +11,7 @@ import pytest
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from jaxbp import _jaxpr, nets, ops
+from jaxbp import _interpret, nets, ops
 from jaxbp.instrument._audit import audit
 from jaxbp.instrument._pair import Pair, Programs
 
@@ -546,9 +546,9 @@ def test_five_hundred_equations_are_a_matter_of_seconds(monkeypatch):
         return x.sum()
 
     runs = []
-    once = _jaxpr.run_equation
+    once = _interpret.run_equation
     monkeypatch.setattr(
-        _jaxpr, "run_equation", lambda *args: (runs.append(1), once(*args))[1]
+        _interpret, "run_equation", lambda *args: (runs.append(1), once(*args))[1]
     )
     start = time.perf_counter()
     found = audit(f, X)
