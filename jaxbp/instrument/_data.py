@@ -34,7 +34,8 @@ def other_data(
         return x + (x.ndim == 0 and 0 <= x < max(lengths, default=0) - 1)
 
     def between(x):
-        low, high = min(1, x.min(initial=0)), x.max(initial=0)
+        high = x.max(initial=0)
+        low = min(high, x.min(initial=1))  # no length of 0 where there was none
         return np.where(x < 0, x, rng.integers(low, high, x.shape, endpoint=True))
 
     changes: dict[str, New] = {
