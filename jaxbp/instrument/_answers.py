@@ -16,6 +16,8 @@ from jaxbp.instrument._witnesses import LARGE, Program, Pullback
 
 _NUMERIC_LIMIT = 4096  # elements that are differentiated numerically one by one
 _DIGITS = 16  # noise that is one sixteenth of a value leaves no digit of it
+MANUAL, AUTO = 0, 1  # sides: the hand-written witness's, autodiff's
+BOTH = AUTO, MANUAL
 _BLOCK = 2**18  # elements that are compared at once: what is large fits but a few times
 
 
@@ -57,6 +59,7 @@ class Answers:
         ask = keep(functools.partial(_asked, *context))
         errors: list[Pullback] = []
         self.noise = keep(functools.partial(_noise, *context, seed, errors))
+        self._kept = ask, self.noise
         try:
             ask(count - 1)
         except Exception as error:  # whatever JAX raises of what has no derivative
@@ -66,7 +69,14 @@ class Answers:
             self.refused = first_line(error)
             numeric, errors[:] = self._numeric_pullbacks()
             ask = list(zip(manual, numeric, strict=True)).__getitem__
-        self.manual, self.auto = _Side(ask, 0, count), _Side(ask, 1, count)
+        self.manual = _Side(ask, MANUAL, count)
+        self.auto = _Side(ask, AUTO, count)
+
+    def let_go(self) -> None:
+        """Keep no answer of a large program: one that is wanted is asked for again."""
+        if self.program.is_large:
+            for cache in self._kept:
+                cache.cache_clear()
 
     def both(self, cotangents: Sequence[Any]) -> tuple[Pullback, Pullback]:
         """What the witnesses answer to a cotangent that is no probe."""
@@ -85,23 +95,22 @@ class Answers:
         places: Mapping[int, np.ndarray],
         needed: Mapping[int, np.ndarray],
         *,
-        own: bool = False,
+        sides: Sequence[int] = BOTH,
     ) -> list[np.ndarray]:
         """The noise of either at flat elements of some leaves, leaf by leaf.
 
-        As much as `needed`, or else the larger of both in full; of the hand-written
-        one's `own` alone.
+        As much as `needed`, or else the larger of the `sides` in full.
         """
         if self.refused:
-            sides = self.noise(c)[: 1 if own else 2]
+            noise = self.noise(c)
             found = [
-                [np.ravel(side.cotangents[k])[some] for k, some in places.items()]
-                for side in sides
+                [np.ravel(noise[j].cotangents[k])[some] for k, some in places.items()]
+                for j in sides
             ]
             return [np.fmax.reduce(pair) for pair in zip(*found, strict=True)]
         largest = [np.zeros(some.size) for some in places.values()]
-        auto, manual = self.program.auto, self.program.manual
-        for witness in (manual,) if own else (auto, manual):
+        witnesses = self.program.manual, self.program.auto
+        for witness in (witnesses[j] for j in sides):
             if all(
                 (n >= needed[k]).all() for k, n in zip(places, largest, strict=True)
             ):

@@ -6,9 +6,9 @@ from collections.abc import Collection
 
 import numpy as np
 
-from jaxbp.instrument._answers import first_line, worst_at
+from jaxbp.instrument._answers import AUTO, MANUAL, first_line, worst_at
 from jaxbp.instrument._comparison import Finding, elsewhere
-from jaxbp.instrument._judge import disagreement, worst_elements
+from jaxbp.instrument._judge import worst_elements
 from jaxbp.instrument._testimony import Testimony
 from jaxbp.instrument._transformed import transformed
 from jaxbp.instrument._witnesses import Pullback
@@ -20,7 +20,8 @@ def repeatable(answers: Testimony, findings: list[Finding]) -> list[Finding]:
     """The findings; broken-contract in their place where a second run differs."""
     again = answers.hand_written(answers.probes[-1])
     # By autodiff's noise: that of a rule which is not repeatable hides what it does.
-    changed = _changed(answers, again, "differs between two runs", witness=1)
+    once, message = answers.manual[-1], "differs between two runs"
+    changed = _changed(answers, once, again, message, AUTO)
     instead = {finding.argument: finding for finding in changed}
     return [instead.get(finding.argument, finding) for finding in findings]
 
@@ -56,14 +57,14 @@ def transformations(answers: Testimony) -> list[Finding]:
     Where one raises it is a finding only if autodiff's pullback does not raise there.
     """
     program, args = answers.program, (answers.inputs, answers.probes[-1])
+    plain = answers.hand_written(answers.probes[-1])
     found: list[Finding] = []
-    for name, result in transformed(program.manual, *args).items():
+    for name, result in transformed(program.manual, *args):
         if isinstance(result, Pullback):
-            found += _changed(
-                answers, result, f"under {name} another gradient than without"
-            )
+            message = f"under {name} another gradient than without"
+            found += _changed(answers, plain, result, message)
             continue
-        of_auto = transformed(program.auto, *args, only=name)[name]
+        of_auto = dict(transformed(program.auto, *args, only=name))[name]
         if isinstance(of_auto, Pullback):
             reason = first_line(result)
             message = f"{name} raises, of autodiff it does not: {reason}"
@@ -93,20 +94,20 @@ def _one_hot(cotangents, k):
 
 
 def _changed(
-    answers: Testimony, result: Pullback, message: str, witness: int = 0
+    answers: Testimony,
+    plain: Pullback,
+    result: Pullback,
+    message: str,
+    side: int = MANUAL,
 ) -> list[Finding]:
-    """broken-contract where a pullback is not that of the last probe.
+    """broken-contract where a pullback of the last probe is not the plain one.
 
-    Beyond the rounding noise of the witness: 0, the hand-written one; 1, autodiff.
+    Beyond the rounding noise of that side.
     """
-    plain, found = answers.manual[-1], []
-    triples = zip(answers.paths, plain.cotangents, result.cotangents, strict=True)
-    for k, (path, before, after) in enumerate(triples):
-        multiple = disagreement(after, before, answers.unit)
-        if multiple.any():
-            noise = answers.noise(len(answers.probes) - 1)[witness].cotangents[k]
-            multiple = disagreement(after, before, answers.unit, noise)
-        if multiple.any():
-            worst = worst_at(after, before, int(worst_elements(multiple)[0]))
-            found.append(Finding("broken-contract", path, "", worst, "", message))
+    both = zip(result.cotangents, plain.cotangents, strict=True)
+    last, pairs, found = len(answers.probes) - 1, dict(enumerate(both)), []
+    for k, some, beyond, note in answers.beyond_noise(last, pairs, [side]):
+        worst = worst_at(*pairs[k], int(some[worst_elements(beyond)[0]]))
+        path = answers.paths[k]
+        found.append(Finding("broken-contract", path, "", worst, "", note + message))
     return found

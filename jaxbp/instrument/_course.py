@@ -27,6 +27,7 @@ from jaxbp.instrument._testimony import Testimony
 from jaxbp.instrument._variants import too_large
 from jaxbp.instrument._witnesses import in_float64, traced
 
+_NAMED = 4  # changes of length that are left out
 _FEW = 4  # points that a large program is asked at, with effort="full"
 
 
@@ -43,6 +44,12 @@ class Here(NamedTuple):
     findings: list[Finding]
     precision: Callable[[], AbstractContextManager[Any]]
     note: str
+
+    def let_go(self) -> None:
+        """Keep no answers that take much memory."""
+        for answers in (self.answers, self.working):
+            if answers is not None:
+                answers.let_go()
 
 
 def at_the_point(asked: Question) -> Here:
@@ -73,6 +80,7 @@ def looked_elsewhere(
     findings = here.findings
     # Where the caller's own point shows a mistake, quick need not look for one.
     failed = any(finding.verdict in FAILED for finding in findings)
+    here.let_go()
     with here.precision():
         if full or not failed:
             few = _FEW if full else 0
@@ -83,6 +91,7 @@ def looked_elsewhere(
                 findings = worse(findings, further, ours=True)
         if order == 2:
             findings = worse(findings, look_again(asked, here.answers), ours=False)
+    here.let_go()
     if full and not here.note:
         for further in look_at_dtypes(asked, here.answers):
             findings = worse(findings, further, ours=True)
@@ -97,7 +106,9 @@ def not_asked(asked: Question, here: Here, full: bool) -> str:
         instead = f"{_FEW} other points" if full else "no other point"
         parts.append(f"a large program, asked at {instead}")
     if full and (names := too_large(asked.args, asked.kwargs)):
-        parts.append(f"left out for their size: {', '.join(names)}")
+        some, others = names[:_NAMED], len(names[_NAMED:])
+        more = f" and {others} more changes of length" if others else ""
+        parts.append(f"left out for their size: {', '.join(some)}{more}")
     return "; ".join(parts)
 
 

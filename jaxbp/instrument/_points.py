@@ -55,9 +55,7 @@ def points(
     rng = np.random.default_rng((seed, 1))
     specials = [*_PLAIN, *constants, *_EXTREME]
     for name, new in _everywhere(inputs, specials, rng):
-        old = _arrays(inputs)
-        values = in_order(old, [_changed_finite(x, new) for x in old])
-        yield from _tame(name, inputs, values, finite)
+        yield from _tame(name, inputs, _renewed(_arrays(inputs), new), finite)
     for name, values in _one_by_one(inputs, specials, rng):
         yield from _tame(name, inputs, values, finite)
     for name, values in _unbounded(inputs):
@@ -143,9 +141,11 @@ def _other_phases(inputs, rng) -> Iterator[Point]:
 def _tame(name, inputs, values, finite) -> Iterator[Point]:
     """The point; where not all is finite there, the first kinder one as well."""
     point = Point(name, _moved(inputs, values, keeping))
-    yield point
     if finite(point.inputs):
+        del values  # of a large program they need not wait in memory
+        yield point
         return
+    yield point
     for word, kinder in _KINDER.items():
         tame = [kinder(*pair) for pair in zip(_arrays(inputs), values, strict=True)]
         tried = _moved(inputs, tame, keeping)
@@ -159,7 +159,8 @@ def _is_moved(leaf) -> bool:
 
 
 def _arrays(inputs) -> list[np.ndarray]:
-    return [np.asarray(x).astype(np.float64) for x in inputs if _is_moved(x)]
+    moved = [np.asarray(x) for x in inputs if _is_moved(x)]
+    return [x.astype(np.float64, copy=False) for x in moved]
 
 
 def _moved(inputs, values, keep) -> list[Any]:
@@ -169,11 +170,15 @@ def _moved(inputs, values, keep) -> list[Any]:
     for x in inputs:
         if _is_moved(x):
             old = np.asarray(x)
-            new = keep(old.astype(np.float64), next(given))
+            new = keep(old.astype(np.float64, copy=False), next(given))
             with np.errstate(over="ignore"):  # too large for a narrow dtype: inf
                 x = jnp.asarray(new.reshape(old.shape), old.dtype)
         moved.append(x)
     return moved
+
+
+def _renewed(old, new: New) -> list[np.ndarray]:
+    return in_order(old, [_changed_finite(x, new) for x in old])
 
 
 def _changed_finite(x, new):

@@ -18,10 +18,15 @@ from jaxbp.instrument._comparison import VERDICTS, Finding, elsewhere
 from jaxbp.instrument._contract import sparsely, transformations
 from jaxbp.instrument._coverage import Coverage
 from jaxbp.instrument._data import is_data, repeated
-from jaxbp.instrument._points import points
+from jaxbp.instrument._points import Point, points
 from jaxbp.instrument._precision import in_low_precision
 from jaxbp.instrument._testimony import Testimony
-from jaxbp.instrument._variants import other_dtypes, other_flags, other_lengths
+from jaxbp.instrument._variants import (
+    Variant,
+    other_dtypes,
+    other_flags,
+    other_lengths,
+)
 from jaxbp.instrument._witnesses import in_float64, traced
 
 _OPAQUE = 12  # points at which a function without autodiff is asked
@@ -77,15 +82,22 @@ def look_around(
         found = itertools.islice(found, _OPAQUE)
     for point in itertools.islice(found, few if at_few else None):
         try:
-            there = Testimony(program, point.inputs, asked.paths, asked.seed, count=1)
-            there.earlier = [answers.inputs]
-            findings = there.findings(asked.surrogates, callers=False)
-            if not finite(point.inputs):  # nothing to hold fwd's value against
-                findings = [f for f in findings if f.argument != "value"]
+            findings = _at(point, asked, answers)
             coverage.see(point.inputs)
         except jax.errors.JaxRuntimeError:  # a callback that refuses such values
             continue
         yield elsewhere(findings, point.name)
+
+
+def _at(point: Point, asked: Question, answers: Testimony) -> list[Finding]:
+    there = Testimony(answers.program, point.inputs, asked.paths, asked.seed, count=1)
+    there.earlier = [answers.inputs]
+    findings = there.findings(asked.surrogates, callers=False)
+    # Without autodiff, fwd's values are what there is.
+    told = there.manual if there.refused else there.auto
+    if not _all_finite(told[0].outputs):  # nothing to hold fwd's value against
+        findings = [f for f in findings if f.argument != "value"]
+    return findings
 
 
 def _may_not_end(eqn: Any) -> bool:
@@ -104,10 +116,13 @@ def look_further(
     A rule that is written for one dtype, whose cotangents in float64 are of that one,
     is transformed in the caller's: JAX does not add cotangents of two dtypes.
     """
-    pairs = zip(answers.manual[-1].cotangents, answers.leaves, strict=True)
+    args = answers.inputs, answers.probes[-1]
+    _, bars = jax.eval_shape(answers.program.manual.pullback, *args)
+    pairs = zip(bars, answers.leaves, strict=True)
     of_one = any(m.dtype != jnp.result_type(x) for m, x in pairs)
     yield transformations(working if working and of_one else answers)
     yield sparsely(answers, asked.surrogates, everywhere=True)
+    answers.let_go()
     variants = (other_flags, other_lengths)
     repeats = not holds(answers.program.auto.jaxpr, _overwrites)
     caller = jax.tree.leaves((asked.args, asked.kwargs))
@@ -116,19 +131,22 @@ def look_further(
         if not repeats and any(repeated(*pair) for pair in pairs):
             continue
         with jax.enable_x64(True):
-            try:
-                wide_args, wide_kwargs = jax.tree.map(in_float64, variant[1:])
-                wide = (wide_args, wide_kwargs, asked.reference)
-                other = traced(asked.f, *wide, once=True)
-                there = Testimony(other, other.inputs, asked.paths, asked.seed, count=1)
-                there.auto[0]
-            except Exception:  # no arguments that the function takes
-                continue
-            if not _all_finite(there.auto[0].outputs):
-                continue
-            yield elsewhere(
-                there.findings(asked.surrogates, callers=False), variant.name
-            )
+            findings = _of_variant(variant, asked)
+        yield elsewhere(findings, variant.name)
+
+
+def _of_variant(variant: Variant, asked: Question) -> list[Finding]:
+    """Findings; none where the function does not take such arguments."""
+    try:
+        wide_args, wide_kwargs = jax.tree.map(in_float64, variant[1:])
+        other = traced(asked.f, wide_args, wide_kwargs, asked.reference, once=True)
+        there = Testimony(other, other.inputs, asked.paths, asked.seed, count=1)
+        outputs = there.auto[0].outputs
+    except Exception:  # whatever `f` raises of them
+        return []
+    if not _all_finite(outputs):
+        return []
+    return there.findings(asked.surrogates, callers=False)
 
 
 def look_at_dtypes(asked: Question, answers: Testimony) -> Iterator[list[Finding]]:

@@ -2,12 +2,18 @@
 
 import dataclasses
 import functools
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp.instrument._answers import Answers, beyond_rounding, worst_at
+from jaxbp.instrument._answers import (
+    BOTH,
+    MANUAL,
+    Answers,
+    beyond_rounding,
+    worst_at,
+)
 from jaxbp.instrument._comparison import Finding
 from jaxbp.instrument._evidence import gathered
 from jaxbp.instrument._judge import (
@@ -127,13 +133,14 @@ class Testimony(Answers):
             found[k] = Finding("broken-contract", path, "", worst, kind, message)
         return found
 
-    def _differing(self, leaves: Iterable[int]) -> Differing:
+    def _differing(self, leaves: Collection[int]) -> Differing:
         """By leaf, a probe at which it differs beyond rounding, by how much, a note."""
         found: Differing = {}
         for c in reversed(range(len(self.probes))):
-            rest = [k for k in leaves if k not in found]
-            for k, some, beyond, note in self._beyond_noise(c, rest):
-                multiple = np.zeros(self.manual[c].cotangents[k].shape)
+            manual, auto = self.manual[c].cotangents, self.auto[c].cotangents
+            pairs = {k: (manual[k], auto[k]) for k in leaves if k not in found}
+            for k, some, beyond, note in self.beyond_noise(c, pairs):
+                multiple = np.zeros(manual[k].shape)
                 multiple.flat[some] = beyond
                 found[k] = c, multiple, note
         return found
@@ -141,7 +148,9 @@ class Testimony(Answers):
     def apart(self, c: int) -> set[int]:
         """Leaves of which M is another function at probe c: beyond its own noise."""
         if c not in self._apart:
-            beyond = self._beyond_noise(c, range(len(self.leaves)), own=True)
+            both = self.manual[c].cotangents, self.auto[c].cotangents
+            pairs = dict(enumerate(zip(*both, strict=True)))
+            beyond = self.beyond_noise(c, pairs, sides=[MANUAL])
             self._apart[c] = {k for k, *_ in beyond}
         return self._apart[c]
 
@@ -149,28 +158,28 @@ class Testimony(Answers):
     def _apart(self) -> dict[int, set[int]]:
         return {}
 
-    def _beyond_noise(
-        self, c: int, leaves: Iterable[int], *, own: bool = False
+    def beyond_noise(
+        self,
+        c: int,
+        pairs: Mapping[int, tuple[np.ndarray, np.ndarray]],
+        sides: Sequence[int] = BOTH,
     ) -> Iterator[tuple[int, np.ndarray, np.ndarray, str]]:
-        """Leaves that differ at probe c: where, by how much in those places, a note.
+        """Leaves whose two cotangents for probe c differ: where, how much, a note.
 
-        The cheap bound first; noise, of either or M's `own`, is measured only where
-        that fails.
+        The cheap bound first; the noise of the `sides` is measured only where that
+        fails.
         """
-        manual, auto = self.manual[c].cotangents, self.auto[c].cotangents
         places, notes = {}, {}
-        for k in leaves:
-            multiple = beyond_rounding(manual[k], auto[k], self.unit)
+        asked: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        for k, (one, other) in pairs.items():
+            multiple = beyond_rounding(one, other, self.unit)
             if multiple is not None:
-                places[k], notes[k] = _sampled(multiple)
-        pairs = {
-            k: (manual[k].ravel()[some], auto[k].ravel()[some])
-            for k, some in places.items()
-        }
-        needed = {k: needed_noise(*pair) for k, pair in pairs.items()}
-        noises = self.noise_at(c, places, needed, own=own) if places else []
+                places[k], notes[k] = some, _ = _sampled(multiple)
+                asked[k] = one.ravel()[some], other.ravel()[some]
+        needed = {k: needed_noise(*pair) for k, pair in asked.items()}
+        noises = self.noise_at(c, places, needed, sides=sides) if places else []
         for (k, some), noise in zip(places.items(), noises, strict=True):
-            beyond = disagreement(*pairs[k], self.unit, noise)
+            beyond = disagreement(*asked[k], self.unit, noise)
             if beyond.any():
                 yield k, some, beyond, notes[k]
 

@@ -1,7 +1,7 @@
 """A pullback under the transformations of JAX: vmap, scan, remat, sharding."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -22,8 +22,8 @@ def transformed(
     inputs: Sequence[Any],
     cotangents: Sequence[Any],
     only: str = "",
-) -> dict[str, Pullback | Exception]:
-    """The pullback under each transformation; the exception where one raises.
+) -> Iterator[tuple[str, Pullback | Exception]]:
+    """The pullback under each transformation in turn; the exception where one raises.
 
     What comes back is always that of one call: where two copies are mapped over, the
     second with twice the cotangent, it is the second's, halved; where both add up to
@@ -32,17 +32,11 @@ def transformed(
     """
     inputs, cotangents = list(inputs), list(cotangents)
     ways = {n: way for n, way in _ways(witness, inputs).items() if only in ("", n)}
-    results = _all_of(ways, inputs, cotangents)
+    for name, result in _each(ways, inputs, cotangents):
+        yield name, _read(result)
     name, *args = _sharded(inputs, cotangents)
     if args and only in ("", name):
-        results[name] = _tried(jax.jit(witness.pullback), *args)
-    found: dict[str, Pullback | Exception] = {}
-    for name, result in results.items():
-        if not isinstance(result, Exception):
-            outs, bars = result
-            result = Pullback(*(list(map(np.asarray, part)) for part in (outs, bars)))
-        found[name] = result
-    return found
+        yield name, _read(_tried(jax.jit(witness.pullback), *args))
 
 
 def _ways(witness: Witness, inputs: list[Any]) -> dict[str, Way]:
@@ -59,7 +53,7 @@ def _ways(witness: Witness, inputs: list[Any]) -> dict[str, Way]:
     return ways
 
 
-def _all_of(ways: dict[str, Way], inputs, cotangents) -> dict[str, Any]:
+def _each(ways: dict[str, Way], inputs, cotangents) -> Iterator[tuple[str, Any]]:
     """What each way gives, as one program where they are small and none raises."""
 
     def all_of_them(inputs, cotangents):
@@ -68,10 +62,14 @@ def _all_of(ways: dict[str, Way], inputs, cotangents) -> dict[str, Any]:
     if sum(np.size(x) for x in (*inputs, *cotangents)) <= _TOGETHER:
         results = _tried(run_once, all_of_them, inputs, cotangents)
         if not isinstance(results, Exception):
-            return {name: results[name] for name in ways}  # in this order again
-    return {
-        name: _tried(jax.jit(way), inputs, cotangents) for name, way in ways.items()
-    }
+            yield from ((name, results[name]) for name in ways)  # in this order again
+            return
+    for name, way in ways.items():
+        yield name, _tried(jax.jit(way), inputs, cotangents)
+
+
+def _read(result: Any) -> Pullback | Exception:
+    return result if isinstance(result, Exception) else Pullback.of(*result)
 
 
 def _tried(f: Callable[..., Any], *args: Any) -> Any:
@@ -97,8 +95,8 @@ def _under_vmap(witness, mapped, inputs, cotangents):
 
 
 def _under_scan(witness, inputs, cotangents):
-    xs = (_copies(inputs), _twice(cotangents, 2))
-    return _second(*jax.lax.scan(lambda c, x: (c, witness.pullback(*x)), 0, xs)[1])
+    step = lambda carry, g: (carry, witness.pullback(inputs, g))
+    return _second(*jax.lax.scan(step, 0, _twice(cotangents, 2))[1])
 
 
 def _under_remat(witness, inputs, cotangents):

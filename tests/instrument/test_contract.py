@@ -154,7 +154,8 @@ SHARDED = """
     for complete in (True, False):
         program = traced(summing(complete), (x, b), {}, None)
         answers = Testimony(program, program.inputs, ["[0]", "[1]"], 0)
-        names = list(transformed(program.auto, answers.inputs, answers.probes[-1]))
+        ways = transformed(program.auto, answers.inputs, answers.probes[-1])
+        names = [name for name, _ in ways]
         assert "sharding over 8 devices" in names, names
         for finding in transformations(answers):
             print(complete, finding.argument, finding.verdict, finding.message)
