@@ -98,7 +98,8 @@ def evaluate_changed(
     `path` is the equation's number; of one inside another that one's number, the number
     of the body in it, and so on. `change(eqn, in_values, scope)` returns the outputs;
     `scope` holds the values of the body's inputs and constants and of the equations so
-    far, in program order. A changed body is retraced, and must keep its types.
+    far, in program order. A changed body is retraced; a TypeError where it gives other
+    types.
     """
     env = dict(zip(jaxpr.invars, inputs, strict=True))
     env.update(zip(jaxpr.constvars, getattr(jaxpr, "consts", ()), strict=True))
@@ -127,6 +128,11 @@ def _run_changed(eqn: Eqn, ins: list[Any], path: Sequence[int], change: Visit):
         return evaluate_changed(body, values, inner, change)
 
     new = jax.make_jaxpr(changed)(*body.in_avals)
+    for old, out in zip(body.out_avals, new.out_avals, strict=True):
+        if (old.shape, old.dtype) != (out.shape, out.dtype):  # which bind does not ask
+            raise TypeError(
+                f"the changed body of {eqn.primitive} gives {out}, not {old}"
+            )
     params = {
         name: mapped(param, lambda old: new if old is body else old)
         for name, param in eqn.params.items()

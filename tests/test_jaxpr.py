@@ -372,6 +372,9 @@ def test_one_equation_is_changed_wherever_it_sits():
         chex.assert_trees_all_close(run([X])[0], value, rtol=1e-15)
         chex.assert_trees_all_close(jax.jit(run)([X])[0], value, rtol=1e-14)
     assert seen[0] == ("add", 2)
+    wider = lambda eqn, ins, scope: [jnp.stack([ins[0] - ins[1]] * 2)]
+    with pytest.raises(TypeError, match="the changed body of scan gives"):
+        _interpret.evaluate_changed(program.jaxpr, [X], path_to("scan", 0), wider)
 
 
 def test_opaque_equations_are_seen_as_one():

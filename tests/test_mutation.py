@@ -97,6 +97,15 @@ def test_the_body_of_a_scan_is_mutated_in_every_step():
     assert found["operand 0 dropped"] == [3.0]
 
 
+def test_the_start_of_a_slice_as_long_as_its_axis_is_left_alone():
+    def bwd(res, g):
+        return (jax.lax.dynamic_slice(res, (0, g), (2, 1)),)
+
+    whats = [m.what for m in mutants(bwd, (jnp.ones((2, 3)), jnp.array(1)))]
+    shifted = [what for what in whats if what.startswith("index")]
+    assert [what[:7] for what in shifted] == ["index 2", "index 2"], whats
+
+
 def test_no_mutant_reads_like_the_rule_or_like_another():
     def bwd(res, g):
         return (g * 0.0 + res,)  # 2c and 1.01c of 0 are 0

@@ -13,12 +13,12 @@ from jaxbp.instrument._answers import first_line
 from jaxbp.instrument._comparison import FAILED, Finding
 from jaxbp.instrument._contract import repeatable, sparsely
 from jaxbp.instrument._coverage import Coverage
+from jaxbp.instrument._dtypes import look_at_dtypes
 from jaxbp.instrument._precision import in_low_precision
 from jaxbp.instrument._search import (
     Question,
     look_again,
     look_around,
-    look_at_dtypes,
     look_further,
     varied,
     worse,

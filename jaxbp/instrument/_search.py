@@ -2,13 +2,11 @@
 
 import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Literal
 
 from jaxbp._jaxpr import is_differentiable
 from jaxbp._steps import holds, is_floating
@@ -19,14 +17,8 @@ from jaxbp.instrument._contract import sparsely, transformations
 from jaxbp.instrument._coverage import Coverage
 from jaxbp.instrument._data import is_data, repeated
 from jaxbp.instrument._points import Point, points
-from jaxbp.instrument._precision import in_low_precision
 from jaxbp.instrument._testimony import Testimony
-from jaxbp.instrument._variants import (
-    Variant,
-    other_dtypes,
-    other_flags,
-    other_lengths,
-)
+from jaxbp.instrument._variants import Variant, other_flags, other_lengths
 from jaxbp.instrument._witnesses import in_float64, traced
 
 _OPAQUE = 12  # points at which a function without autodiff is asked
@@ -69,7 +61,7 @@ def look_around(
                 outputs = program.ask(inputs, answers.probes[-1])[1].outputs
         except Exception:  # a callback that refuses such values
             return False
-        return _all_finite(outputs)
+        return all_finite(outputs)
 
     constants = boundaries(program.auto.jaxpr, written)
     marks = sentinels(program.auto.jaxpr, written)
@@ -95,7 +87,7 @@ def _at(point: Point, asked: Question, answers: Testimony) -> list[Finding]:
     findings = there.findings(asked.surrogates, callers=False)
     # Without autodiff, fwd's values are what there is.
     told = there.manual if there.refused else there.auto
-    if not _all_finite(told[0].outputs):  # nothing to hold fwd's value against
+    if not all_finite(told[0].outputs):  # nothing to hold fwd's value against
         findings = [f for f in findings if f.argument != "value"]
     return findings
 
@@ -144,68 +136,9 @@ def _of_variant(variant: Variant, asked: Question) -> list[Finding]:
         outputs = there.auto[0].outputs
     except Exception:  # whatever `f` raises of them
         return []
-    if not _all_finite(outputs):
+    if not all_finite(outputs):
         return []
     return there.findings(asked.surrogates, callers=False)
-
-
-def look_at_dtypes(asked: Question, answers: Testimony) -> Iterator[list[Finding]]:
-    """Findings in each narrower dtype: contract, overflow, accuracy.
-
-    What a dtype that is not the caller's cannot hold of arguments made larger is told,
-    but not held against the rule: it was not asked for there. Nor is a slope that is
-    lost, without overflow, where squares of arguments overflow: it is next to none.
-    """
-    jaxpr = answers.program.manual.jaxpr
-    own = {jnp.result_type(x) for x in _floats(asked.args, asked.kwargs)}
-    for variants in other_dtypes(asked.args, asked.kwargs):
-        try:  # one program for both
-            narrow = traced(asked.f, *variants[0][1:], asked.reference, once=True)
-        except Exception:  # not a dtype that the function takes
-            continue
-        if holds(narrow.manual.jaxpr, _infinite) and not holds(jaxpr, _infinite):
-            continue  # not one that it is written for: its constants overflow in it
-        for k, variant in enumerate(variants):
-            leaves = _floats(*variant[1:])
-            if not all(np.isfinite(np.asarray(x, complex)).all() for x in leaves):
-                continue  # too large for this dtype, or infinite from the start
-            try:
-                there = Testimony(narrow, leaves, asked.paths, asked.seed, count=1)
-            except Exception:  # of which it takes no gradient
-                break
-            with jax.enable_x64(True):
-                wide = [in_float64(x) for x in leaves]
-                inputs = answers.program.manual.moved(answers.inputs, wide)
-                exact = Testimony(answers.program, inputs, asked.paths, asked.seed, 1)
-                lost = _lost(there.auto[0].outputs, exact.auto[0].outputs)
-            if lost or not _all_finite(there.auto[0].cotangents):
-                continue
-            findings = in_low_precision(there, exact, asked.surrogates, callers=False)
-            foreign = k > 0 and own.isdisjoint(map(jnp.result_type, leaves))
-            slopes = variant is variants[-1]  # where squares overflow
-            findings = [_milder(f, foreign, slopes) for f in findings]
-            yield elsewhere(findings, variant.name)
-
-
-def _floats(args, kwargs) -> list[Any]:
-    return list(filter(is_differentiable, jax.tree.leaves((args, kwargs))))
-
-
-def _milder(finding: Finding, foreign: bool, slopes: bool) -> Finding:
-    """Told and not held: all that a foreign dtype loses, or slopes that are lost."""
-    overflow, lost = (finding.kind == kind for kind in ("overflow", "dtype"))
-    value = finding.argument == "value"
-    told = (foreign and (overflow or lost or value)) or (slopes and lost)
-    return replace(finding, verdict="less-accurate") if told else finding
-
-
-def _infinite(eqn: Any) -> bool:
-    values = (v.val for v in eqn.invars if isinstance(v, Literal))
-    return any(np.isinf(np.asarray(v, np.float64)).any() for v in values if _is_real(v))
-
-
-def _is_real(value: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(value), jnp.floating)
 
 
 def _overwrites(eqn: Any) -> bool:
@@ -213,19 +146,8 @@ def _overwrites(eqn: Any) -> bool:
     return eqn.primitive.name == "scatter"
 
 
-def _all_finite(outputs) -> bool:
+def all_finite(outputs) -> bool:
     return all(np.isfinite(out).all() for out in outputs)
-
-
-def _lost(narrow, exact) -> bool:
-    """Whether the values themselves went wrong in a narrow dtype, by overflow, say."""
-    for value, truth in zip(narrow, exact, strict=True):
-        if value.shape == truth.shape and truth.size:
-            with np.errstate(all="ignore"):
-                off = np.abs(value.astype(truth.dtype) - truth).max()
-                if not off <= np.abs(truth).max() / 4:
-                    return True
-    return False
 
 
 def look_again(asked: Question, answers: Testimony) -> list[Finding]:

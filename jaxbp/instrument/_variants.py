@@ -14,6 +14,7 @@ from jaxbp._jaxpr import is_differentiable
 from jaxbp.instrument._witnesses import LARGE
 
 _DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
+SQUARES = "its square overflows"
 _ALONE = 12  # ways to change an axis in one array alone
 
 Shape = tuple[int, ...]
@@ -109,11 +110,11 @@ def other_flags(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Varia
 
 def other_dtypes(
     args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Iterator[list[Variant]]:
+) -> Iterator[Iterator[Variant]]:
     """The floating leaves in each of the narrower dtypes, also of other sizes.
 
     64 times as large; so large that their exponentials overflow in that dtype; and
-    their squares.
+    their squares: one by one, since all of them take much memory.
     """
     complexes = any(map(_is_complex, jax.tree.leaves((args, kwargs))))
     for dtype in _DTYPES[:1] if complexes else _DTYPES:  # complex64 is the narrowest
@@ -136,12 +137,13 @@ def other_dtypes(
         leaves = jax.tree.leaves((args, kwargs))
         if max(math.prod(_shape(x)) for x in leaves) > top:
             continue  # which cannot count so far: no mean is possible in it
-        yield [
-            Variant(name, *cast(1.0)),
-            Variant(f"{name}, 64 times as large", *cast(64.0)),
-            Variant(f"{name}, exp of it overflows", *cast(1.0, 1.2 * math.log(top))),
-            Variant(f"{name}, its square overflows", *cast(1.0, 1.1 * math.sqrt(top))),
-        ]
+        scales = {
+            name: (1.0,),
+            f"{name}, 64 times as large": (64.0,),
+            f"{name}, exp of it overflows": (1.0, 1.2 * math.log(top)),
+            f"{name}, {SQUARES}": (1.0, 1.1 * math.sqrt(top)),
+        }
+        yield (Variant(n, *cast(*scale)) for n, scale in scales.items())
 
 
 def _is_complex(leaf):

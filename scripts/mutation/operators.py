@@ -143,7 +143,7 @@ def _negate(eqn):
 
 def _constant(eqn):
     for k, operand in enumerate(eqn.invars):
-        if not isinstance(operand, Literal) or np.ndim(operand.val):
+        if not isinstance(operand, Literal) or np.ndim(operand.val) or _idle(eqn, k):
             continue
         dtype = jnp.result_type(operand.val)
         if jnp.issubdtype(dtype, jnp.bool_):
@@ -160,9 +160,19 @@ def _constant(eqn):
 def _index(eqn):
     start = _INDEXED.get(eqn.primitive.name)
     for k, operand in enumerate(eqn.invars if start else ()):
-        if k >= (start or 0) and jnp.issubdtype(operand.aval.dtype, jnp.integer):
+        whole = jnp.issubdtype(operand.aval.dtype, jnp.integer)
+        if k >= (start or 0) and whole and not _idle(eqn, k):
             yield f"index {k} + 1", with_operand(k, lambda i: i + 1)
             yield f"index {k} - 1", with_operand(k, lambda i: i - 1)
+
+
+def _idle(eqn, k) -> bool:
+    """Whether operand k is the start of a slice as long as its axis, and so is 0."""
+    if eqn.primitive.name not in ("dynamic_slice", "dynamic_update_slice"):
+        return False
+    axis = k - _INDEXED[eqn.primitive.name]
+    part = eqn.outvars[0] if eqn.primitive.name == "dynamic_slice" else eqn.invars[1]
+    return axis >= 0 and part.aval.shape[axis] == eqn.invars[0].aval.shape[axis]
 
 
 def _exchange(eqn):

@@ -1,6 +1,7 @@
 """compare: each verdict is reached, by a function that earns it."""
 
 import json
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -515,9 +516,26 @@ def test_a_large_program_is_judged_like_a_small_one(monkeypatch):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, value)
     for name, f in functions.items():
-        comparison = compare(f, *arguments[name])
-        kinds = [f.kind for f in comparison.findings]
-        assert comparison.ok if name == "right" else name in kinds, comparison
+        for effort in ("quick", "full"):
+            comparison = compare(f, *arguments[name], effort=effort)
+            kinds = [f.kind for f in comparison.findings]
+            assert comparison.ok if name == "right" else name in kinds, comparison
+
+
+def test_a_large_program_lets_go_of_its_answers(monkeypatch):
+    from jaxbp.instrument import _answers, _witnesses
+    from jaxbp.instrument._testimony import Testimony
+
+    for large in (1, 2**20):
+        for module in (_answers, _witnesses):
+            monkeypatch.setattr(module, "LARGE", large)
+        program = _witnesses.traced(rule(product, product_bwd), (X, W), {}, None)
+        answers = Testimony(program, program.inputs, ["[0]", "[1]"], 0)
+        kept = weakref.ref(answers.manual[-1].cotangents[0])
+        before = np.array(kept())
+        answers.let_go()
+        assert (kept() is None) == (large == 1)
+        np.testing.assert_array_equal(answers.manual[-1].cotangents[0], before)
 
 
 def test_the_table_and_the_json_say_the_same():
