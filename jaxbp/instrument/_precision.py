@@ -31,6 +31,7 @@ def in_low_precision(
     of its own rounding it is `wrong`, where A keeps a digit. Where the two are not one
     function (at a kink, where autodiff breaks) each is held against itself in float64.
     """
+    working.let_go()  # while noise of the exact ones is measured
     errors = _errors(working, exact)  # first: it ends at probe 0, which is asked next
     found = working.value()
     for k, path in enumerate(working.paths):

@@ -1,13 +1,15 @@
 """Memory of `compare` on a network of 20 million parameters, beside one gradient's.
 
 Each way runs in a process of its own: the most memory it ever holds, less what it held
-when the float32 arguments stood ready. The gradient is autodiff's in float64, compiled,
-its arguments cast up.
+when the float32 arguments stood ready. The C library is told to give freed memory back
+at once, so that what is held counts, and not what it keeps in store. The gradient is
+autodiff's in float64, compiled, its arguments cast up.
 """
 
 import argparse
 import itertools
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from jaxbp import autodiff, compare
 _SIZES = (1000, 3600, 3600, 1000, 10)
 _BATCH = 32
 _BAR = 6.0
+_GIVEN_BACK = 2**16  # bytes from which on freed memory is
 _WAYS = ("gradient", "quick", "full")
 
 
@@ -60,7 +63,10 @@ def _shown(row: dict[str, Any]) -> str:
 
 def _in_a_process(way: str, rule: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks", "memory", "--one", way, rule]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(_GIVEN_BACK)}
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, check=True, env=environment
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -89,6 +89,17 @@ HIDDEN = {
         ),
         (X, jnp.array([0, 2, 3])),
     ),
+    "an index out of range, which is clipped": (
+        rule(
+            lambda x, i: x.at[i].get(mode="clip"),
+            lambda res, g: (jnp.zeros_like(res[0]).at[res[1]].add(g), None),
+        ),
+        (X, jnp.array([0, 2, 3])),
+    ),
+    "a whole number one more, beyond the shorter axis": (
+        rule(lambda x, k: x * jnp.where(k < 3, 1, k), lambda res, g: (g, None)),
+        (X, jnp.array(2)),
+    ),
     "negative labels, which are to be ignored": (
         rule(
             lambda x, i: jnp.where(i >= 0, x[i, 0], 0),
