@@ -104,10 +104,11 @@ def _changed(
 
     Beyond the rounding noise of that side.
     """
-    both = zip(result.cotangents, plain.cotangents, strict=True)
-    last, pairs, found = len(answers.probes) - 1, dict(enumerate(both)), []
+    after, before = result.cotangents, plain.cotangents
+    pairs = zip(range(len(before)), after, before, strict=True)
+    last, found = len(answers.probes) - 1, []
     for k, some, beyond, note in answers.beyond_noise(last, pairs, [side]):
-        worst = worst_at(*pairs[k], int(some[worst_elements(beyond)[0]]))
+        worst = worst_at(after[k], before[k], int(some[worst_elements(beyond)[0]]))
         path = answers.paths[k]
         found.append(Finding("broken-contract", path, "", worst, "", note + message))
     return found

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +30,7 @@ from jaxbp.instrument._judge import (
 from jaxbp.instrument._kinks import Differing, held_to_lines, with_points_around
 from jaxbp.instrument._witnesses import LARGE
 
+Pair = tuple[int, np.ndarray, np.ndarray]  # a leaf, and two cotangents of it
 _TIMES = 2.0**20  # what a cotangent is multiplied with: exact in every dtype
 _SAMPLE = 2**16  # of the elements of a large array that seem to differ
 _FEW = 2  # elements that the numeric witness is asked about at once in a large program
@@ -137,10 +138,9 @@ class Testimony(Answers):
         """By leaf, a probe at which it differs beyond rounding, by how much, a note."""
         found: Differing = {}
         for c in reversed(range(len(self.probes))):
-            manual, auto = self.manual[c].cotangents, self.auto[c].cotangents
-            pairs = {k: (manual[k], auto[k]) for k in leaves if k not in found}
-            for k, some, beyond, note in self.beyond_noise(c, pairs):
-                multiple = np.zeros(manual[k].shape)
+            rest = [k for k in leaves if k not in found]
+            for k, some, beyond, note in self.beyond_noise(c, self._pairs(c, rest)):
+                multiple = np.zeros(np.shape(self.leaves[k]))
                 multiple.flat[some] = beyond
                 found[k] = c, multiple, note
         return found
@@ -148,8 +148,7 @@ class Testimony(Answers):
     def apart(self, c: int) -> set[int]:
         """Leaves of which M is another function at probe c: beyond its own noise."""
         if c not in self._apart:
-            both = self.manual[c].cotangents, self.auto[c].cotangents
-            pairs = dict(enumerate(zip(*both, strict=True)))
+            pairs = self._pairs(c, range(len(self.leaves)))
             beyond = self.beyond_noise(c, pairs, sides=[MANUAL])
             self._apart[c] = {k for k, *_ in beyond}
         return self._apart[c]
@@ -161,27 +160,40 @@ class Testimony(Answers):
     def beyond_noise(
         self,
         c: int,
-        pairs: Mapping[int, tuple[np.ndarray, np.ndarray]],
+        pairs: Iterable[Pair],
         sides: Sequence[int] = BOTH,
     ) -> Iterator[tuple[int, np.ndarray, np.ndarray, str]]:
         """Leaves whose two cotangents for probe c differ: where, how much, a note.
 
         The cheap bound first; the noise of the `sides` is measured only where that
-        fails.
+        fails: of a large program when neither answers nor pairs are in memory.
         """
-        places, notes = {}, {}
-        asked: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        for k, (one, other) in pairs.items():
-            multiple = beyond_rounding(one, other, self.unit)
-            if multiple is not None:
-                places[k], notes[k] = some, _ = _sampled(multiple)
-                asked[k] = one.ravel()[some], other.ravel()[some]
+        asked, places, notes = self._in_question(pairs)
+        if not places:
+            return
+        self.let_go()
         needed = {k: needed_noise(*pair) for k, pair in asked.items()}
-        noises = self.noise_at(c, places, needed, sides=sides) if places else []
+        noises = self.noise_at(c, places, needed, sides=sides)
         for (k, some), noise in zip(places.items(), noises, strict=True):
             beyond = disagreement(*asked[k], self.unit, noise)
             if beyond.any():
                 yield k, some, beyond, notes[k]
+
+    def _in_question(self, pairs: Iterable[Pair]):
+        """By leaf, values that differ beyond the cheap bound, their places, a note."""
+        asked: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        places, notes = {}, {}
+        for k, one, other in pairs:
+            multiple = beyond_rounding(one, other, self.unit)
+            if multiple is not None:
+                places[k], notes[k] = some, _ = _sampled(multiple)
+                asked[k] = one.ravel()[some], other.ravel()[some]
+        return asked, places, notes
+
+    def _pairs(self, c: int, leaves: Iterable[int]) -> Iterator[Pair]:
+        """Leaves with both cotangents for probe c."""
+        for k in leaves:
+            yield k, self.manual[c].cotangents[k], self.auto[c].cotangents[k]
 
     def _agreeing(self, k: int) -> Finding:
         m, a = self.manual[0].cotangents[k], self.auto[0].cotangents[k]

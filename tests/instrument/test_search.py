@@ -117,7 +117,7 @@ HIDDEN = {
                 )
             )(g / jnp.cosh(res[0][:, None] * res[1]) ** 2),
         ),
-        (X[0] / 2, X[:, 0] / 2),
+        (X[0] / 2, X.ravel()[:5] / 2),  # 3 made one more is not 5
     ),
     "a division by 0 at the edge of the domain": (
         rule(
