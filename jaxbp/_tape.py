@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxbp._arguments import checked
 from jaxbp._errors import argument_error, describe
 from jaxbp._interpret import interpret
 from jaxbp._jaxpr import Program, is_differentiable, trace
@@ -76,9 +77,7 @@ def record(
     Values agree with an uncompiled run of `f` equation by equation: where `f` is
     compiled, fused operations may round otherwise.
     """
-    if not callable(f):
-        raise argument_error("record", "f", "a function", describe(f), kind=TypeError)
-    kwargs = dict(kwargs or {})
+    kwargs = checked("record", f, kwargs)
     program = trace(f, args, kwargs)
     bars = _output_cotangents(program, cotangent)
     inputs, outputs, steps = sweep(program.jaxpr, program.inputs, bars)

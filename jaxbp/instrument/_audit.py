@@ -8,7 +8,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxbp import _jaxpr
-from jaxbp._errors import argument_error, describe, function_name
+from jaxbp._arguments import (
+    check_closed,
+    check_concrete,
+    check_numbers,
+    checked,
+    leaves_with_paths,
+    whole,
+)
+from jaxbp._errors import function_name
 from jaxbp.instrument._comparison import Verdict, worst_of
 from jaxbp.instrument._findings import Audit
 from jaxbp.instrument._links import question
@@ -51,7 +59,8 @@ def audit(
         place, each with `.rule`, `.site`, `.source`, `.wire`, `.calls`; `.first`, the
         first wrong one; `str()` is a table. An `f` that meets no rule is `unproven`.
     Raises:
-        TypeError: `f` is not callable.
+        TypeError: `f` is not callable, or a value is traced: call it at the top level.
+        ValueError: NaN among the arguments, a negative seed.
 
     Limits: of a long scan the first, the last and four other iterations are asked, of a
     while loop iterations 0, 1, 2, 4, 8, … and the last. Of a cond only the branch that
@@ -59,20 +68,23 @@ def audit(
     Noise drawn in the default dtype is other noise in float64. Of rules that `f` has
     differentiated itself nothing is left to ask: they are listed.
     """
-    if not callable(f):
-        raise argument_error("audit", "f", "a function", describe(f), kind=TypeError)
-    kwargs = dict(kwargs or {})
+    kwargs, seed = checked("audit", f, kwargs), whole("audit", "seed", seed, 0)
+    leaves = leaves_with_paths(args, kwargs)
+    check_concrete("audit", leaves)
+    check_numbers("audit", leaves)
     narrow = any(map(_narrow, jax.tree.leaves((args, kwargs))))
     try:
         with jax.enable_x64(True):
             wide_args, wide_kwargs = jax.tree.map(in_float64, (args, kwargs))
             program = _jaxpr.trace(f, wide_args, wide_kwargs)
+            check_closed("audit", program.jaxpr)
             links, closed = met_links(program, seed, strict=narrow)
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
         note = f"asked in the caller's dtype, float64 does not trace: {reason}"
         precision = nullcontext()
         program = _jaxpr.trace(f, args, kwargs)
+        check_closed("audit", program.jaxpr)
         links, closed = met_links(program, seed)
     else:
         note, precision = "", jax.enable_x64(True)

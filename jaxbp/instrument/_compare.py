@@ -1,14 +1,21 @@
 """compare(f, *args): is the hand-written gradient the gradient, and who says so."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
-import numpy as np
 
+from jaxbp._arguments import (
+    check_concrete,
+    check_function,
+    check_numbers,
+    checked,
+    leaves_with_paths,
+    whole,
+)
 from jaxbp._errors import argument_error, describe, function_name
-from jaxbp._jaxpr import find_rules, is_differentiable, is_tracer, out_of_reach
+from jaxbp._jaxpr import find_rules, is_differentiable, out_of_reach
 from jaxbp.instrument._comparison import Comparison, worst_of
 from jaxbp.instrument._course import at_the_point, looked_elsewhere, not_asked
 from jaxbp.instrument._presence import took_part
@@ -62,10 +69,15 @@ def compare(
     Raises:
         ValueError: an unknown option, NaN among the arguments, a surrogate path that no
             argument has, a reference with other outputs.
-        TypeError: `f` is not callable, or an argument is a traced value.
+        TypeError: `f` or `reference` is not callable, or a value is traced: call it at
+            the top level.
     """
-    kwargs = _check(f, args, kwargs, order, effort, seed)
-    paths = [path for path, x in _leaves(args, kwargs) if is_differentiable(x)]
+    kwargs, seed = checked("compare", f, kwargs), whole("compare", "seed", seed, 0)
+    _check(reference, surrogate, order, effort)
+    leaves = leaves_with_paths(args, kwargs)
+    check_concrete("compare", leaves)
+    check_numbers("compare", leaves)
+    paths = [path for path, x in leaves if is_differentiable(x)]
     purposely = _purposely(surrogate, paths)
     asked = Question(f, args, kwargs, reference, paths, purposely, seed)
     here = at_the_point(asked)
@@ -112,36 +124,22 @@ def assert_gradients(f: Callable[..., Any], *args: Any, **options: Any) -> None:
         raise AssertionError(str(comparison))
 
 
-def _check(f, args, kwargs, order, effort, seed) -> dict[str, Any]:
-    def refuse(argument, expected, got, kind: type[Exception] = ValueError, mend=""):
-        raise argument_error("compare", argument, expected, got, mend, kind=kind)
-
-    kwargs = {} if kwargs is None else kwargs
-    if not callable(f):
-        refuse("f", "a function", describe(f), TypeError)
-    if not isinstance(kwargs, Mapping):
-        refuse("kwargs", "a dict of keyword arguments", describe(kwargs), TypeError)
-    if order not in (1, 2):
-        refuse("order", "1 or 2", order)
-    if effort not in ("quick", "full"):
-        refuse("effort", "'quick' or 'full'", repr(effort))
-    if not isinstance(seed, int) or seed < 0:
-        refuse("seed", "an integer from 0 on", repr(seed))
-    for path, leaf in _leaves(args, kwargs):
-        if is_tracer(leaf):
-            mend = "call compare outside jit, grad and vmap"
-            refuse(path, "a concrete value", "a traced one", TypeError, mend)
-        if is_differentiable(leaf) and (bad := int(np.isnan(np.asarray(leaf)).sum())):
-            got = f"NaN in {bad} of {np.size(leaf)} elements"
-            mend = "ask at a point where the function is defined"
-            refuse(path, "numbers", got, mend=mend)
-    return dict(kwargs)
-
-
-def _leaves(args, kwargs):
-    """Every leaf with its key path in the argument tuple, or after its keyword."""
-    pairs = jax.tree_util.tree_leaves_with_path((args, kwargs))
-    return [(jax.tree_util.keystr(path[1:]), leaf) for path, leaf in pairs]
+def _check(reference, surrogate, order, effort) -> None:
+    if reference is not None:
+        check_function("compare", "reference", reference)
+    if isinstance(surrogate, str | bool):
+        surrogate = ()
+    if not isinstance(surrogate, Iterable) or not all(
+        isinstance(path, str) for path in surrogate
+    ):
+        expected = "True, or the key paths of arguments"
+        raise argument_error(
+            "compare", "surrogate", expected, describe(surrogate), kind=TypeError
+        )
+    if not isinstance(order, int) or order not in (1, 2):
+        raise argument_error("compare", "order", "1 or 2", order)
+    if not isinstance(effort, str) or effort not in ("quick", "full"):
+        raise argument_error("compare", "effort", "'quick' or 'full'", repr(effort))
 
 
 def _purposely(surrogate, paths):

@@ -8,9 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxbp._arguments import (
+    check_closed,
+    check_concrete,
+    check_function,
+    checked,
+    leaves_with_paths,
+    whole,
+)
 from jaxbp._autodiff import autodiff
 from jaxbp._errors import argument_error, describe, function_name
-from jaxbp._jaxpr import find_rules, is_tracer, out_of_reach, without_rules
+from jaxbp._jaxpr import find_rules, out_of_reach, without_rules
 from jaxbp.instrument._bill import Cost, Ratio, Side
 from jaxbp.instrument._measure import Compiled, Traced, compiled, interleaved, traced_at
 from jaxbp.instrument._residuals import Residual, residuals
@@ -55,14 +63,18 @@ def cost(
         `str()` is a table. Times of another machine, or of this one under another load,
         are other times; the ratio is what to quote, with device, cores and load.
     Raises:
-        ValueError: no floating argument or output; a traced argument; fewer than 1
-            round; the reference's outputs are not like f's; autodiff cannot
-            differentiate `f`, and no reference is given.
-        TypeError: `f` or `reference` is not callable.
+        ValueError: no floating argument or output; fewer than 1 round; the reference's
+            outputs are not like f's; autodiff cannot differentiate `f`, and no
+            reference is given.
+        TypeError: `f` or `reference` is not callable, or a value is traced: call it at
+            the top level.
     """
-    kwargs = dict(kwargs or {})
-    _check(f, args, kwargs, reference, rounds)
+    kwargs, rounds = checked("cost", f, kwargs), whole("cost", "rounds", rounds, 1)
+    check_concrete("cost", leaves_with_paths(args, kwargs))
+    if reference is not None:
+        check_function("cost", "reference", reference)
     ours = traced_at(f, args, kwargs)
+    check_closed("cost", ours.jaxpr)
     _check_differentiable(ours)
     cotangents = _cotangents(ours.outputs)
     rival = reference or autodiff(f)
@@ -136,18 +148,6 @@ def _told(analysis: Callable[[], Any]) -> Any:
 def _cotangents(avals: Sequence[Any]) -> list[jax.Array]:
     rng = np.random.default_rng(0)
     return [jnp.asarray(rng.standard_normal(a.shape), a.dtype) for a in avals]
-
-
-def _check(f, args, kwargs, reference, rounds) -> None:
-    for name, value in (("f", f), ("reference", reference)):
-        if not callable(value) and not (name == "reference" and value is None):
-            got = describe(value)
-            raise argument_error("cost", name, "a function", got, kind=TypeError)
-    if not isinstance(rounds, int) or rounds < 1:
-        raise argument_error("cost", "rounds", "an integer of at least 1", rounds)
-    if any(map(is_tracer, jax.tree.leaves((args, kwargs)))):
-        mend = "measure outside of jit, grad and vmap"
-        raise argument_error("cost", "args", "concrete", "a traced value", mend)
 
 
 def _check_differentiable(side: Traced) -> None:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxbp._arguments import check_closed
 from jaxbp._errors import argument_error
 from jaxbp._jaxpr import evaluate, is_differentiable, trace, without_rules
 from jaxbp.instrument import _by_numpy
@@ -228,6 +229,7 @@ def traced(
     `once`: it will be asked at one point.
     """
     program = trace(f, args, kwargs, dynamic=dynamic)
+    check_closed("compare", program.jaxpr)
     outputs, paths = _floating_outputs(program)
     wrt = [k for k, x in enumerate(program.inputs) if is_differentiable(x)]
     manual = Witness(program.jaxpr, wrt, outputs)

@@ -505,11 +505,6 @@ def test_a_rule_inside_what_is_run_whole_is_said_not_to_be_asked():
     assert "rules inside custom_linear_solve" in found.note
 
 
-def test_a_function_that_cannot_be_called_is_refused():
-    with pytest.raises(TypeError, match=r"jaxbp\.audit: expected f to be a function"):
-        audit(3.0)
-
-
 def test_the_table_leads_with_the_first_wrong_link_and_the_dict_is_json():
     def f(x):
         return right(wrong(x)).sum()

@@ -1,0 +1,80 @@
+"""What `compare`, `audit`, `cost` and `record` are all given, checked in one place."""
+
+import numbers
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbp._errors import argument_error, describe
+from jaxbp._jaxpr import is_differentiable, is_tracer
+
+Leaves = list[tuple[str, Any]]
+
+
+def leaves_with_paths(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Leaves:
+    """Every leaf with its key path in the argument tuple, or after its keyword."""
+    pairs = jax.tree_util.tree_leaves_with_path((args, kwargs))
+    return [(jax.tree_util.keystr(path[1:]), leaf) for path, leaf in pairs]
+
+
+def checked(function: str, f: object, kwargs: object) -> dict[str, Any]:
+    """The keyword arguments as a dict.
+
+    Raises:
+        TypeError: `f` is not callable, or `kwargs` no mapping of names.
+    """
+    check_function(function, "f", f)
+    kwargs = {} if kwargs is None else kwargs
+    if not isinstance(kwargs, Mapping) or not all(isinstance(k, str) for k in kwargs):
+        expected, got = "a dict of keyword arguments", describe(kwargs)
+        raise argument_error(function, "kwargs", expected, got, kind=TypeError)
+    return dict(kwargs)
+
+
+def check_concrete(function: str, leaves: Leaves) -> None:
+    """TypeError where an argument is traced, or the call itself is."""
+    mend = f"call {function} outside jit, grad and vmap"
+    for path, leaf in leaves:
+        if is_tracer(leaf):
+            expected, got = "a concrete value", "a traced one"
+            raise argument_error(function, path, expected, got, mend, kind=TypeError)
+    if is_tracer(jnp.zeros(())):  # then whatever is computed here is traced
+        expected, got = "at the top level", "one inside of what is being traced"
+        raise argument_error(function, "the call", expected, got, mend, kind=TypeError)
+
+
+def check_numbers(function: str, leaves: Leaves) -> None:
+    """ValueError where there is NaN among the arguments."""
+    for path, leaf in leaves:
+        if is_differentiable(leaf) and (bad := int(np.isnan(np.asarray(leaf)).sum())):
+            got = f"NaN in {bad} of {np.size(leaf)} elements"
+            mend = "ask at a point where the function is defined"
+            raise argument_error(function, path, "numbers", got, mend)
+
+
+def check_closed(function: str, jaxpr: Any) -> None:
+    """TypeError where a traced function closes over a value that is traced itself."""
+    if any(map(is_tracer, jaxpr.consts)):
+        expected = "a function of concrete values"
+        mend = f"call {function} outside jit, grad and vmap"
+        got = "one that closes over a traced value"
+        raise argument_error(function, "f", expected, got, mend, kind=TypeError)
+
+
+def check_function(function: str, name: str, value: object) -> None:
+    """TypeError unless the value can be called."""
+    if not callable(value):
+        got = describe(value)
+        raise argument_error(function, name, "a function", got, kind=TypeError)
+
+
+def whole(function: str, name: str, value: object, least: int) -> int:
+    """The value as an int; a ValueError unless it is a whole number from `least` on."""
+    number = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not number or int(value) < least:  # pyright: ignore - it is one
+        expected = f"an integer from {least} on"
+        raise argument_error(function, name, expected, repr(value))
+    return int(value)  # pyright: ignore

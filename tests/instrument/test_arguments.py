@@ -1,0 +1,81 @@
+"""What compare, audit and cost refuse alike, and how each says so."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxbp import audit, compare, cost
+
+X = jnp.ones(3)
+FACES = [compare, audit, cost]
+TOP = "call {} outside jit, grad and vmap."
+
+
+@jax.custom_vjp
+def sine(x):
+    return jnp.sin(x)
+
+
+sine.defvjp(lambda x: (jnp.sin(x), x), lambda x, y_bar: (y_bar * jnp.cos(x),))
+
+
+def refused(face, *args, kind=TypeError, **options):
+    with pytest.raises(kind) as caught:
+        face(*args, **options)
+    function, _, text = str(caught.value).partition(": expected ")
+    assert function in [f"jaxbp.{f.__name__}" for f in FACES]
+    return text
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_a_function_and_its_keywords_are_what_they_should_be(face):
+    assert refused(face, 3, X) == "f to be a function; got int 3."
+    expected = "kwargs to be a dict of keyword arguments; got "
+    assert refused(face, sine, X, kwargs=[1]) == f"{expected}list [1]."
+    assert refused(face, sine, X, kwargs={1: 2}) == f"{expected}dict {{1: 2}}."
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_what_is_traced_is_refused(face):
+    mend = TOP.format(face.__name__)
+    assert refused(jax.jit(face, static_argnums=0), sine, X) == (
+        f"[0] to be a concrete value; got a traced one: {mend}"
+    )
+    assert refused(jax.jit(lambda x: face(sine, X)), X) == (
+        "the call to be at the top level; got one inside of what is being traced: "
+        f"{mend}"
+    )
+    closing = jax.vmap(lambda c: face(lambda x: c * sine(x), X))
+    assert refused(closing, X) == (
+        "f to be a function of concrete values; got one that closes over a traced "
+        f"value: {mend}"
+    )
+
+
+@pytest.mark.parametrize("face", [compare, audit])
+def test_a_seed_is_a_whole_number_and_no_argument_is_nan(face):
+    for seed in (-1, "a", 1.5, True):
+        text = refused(face, sine, X, kind=ValueError, seed=seed)
+        assert text == f"seed to be an integer from 0 on; got {seed!r}."
+    assert face(sine, X, seed=np.int64(3)).ok
+    assert refused(face, sine, X * jnp.nan, kind=ValueError) == (
+        "[0] to be numbers; got NaN in 3 of 3 elements: ask at a point where the "
+        "function is defined."
+    )
+
+
+def test_the_other_options_are_what_they_should_be():
+    for rounds in (0, True, 1.5):
+        text = refused(cost, sine, X, kind=ValueError, rounds=rounds)
+        assert text == f"rounds to be an integer from 1 on; got {rounds!r}."
+    for face in (compare, cost):
+        text = refused(face, sine, X, reference=3)
+        assert text == "reference to be a function; got int 3."
+    for surrogate, got in ((3, "int 3"), (None, "None"), ((3,), "tuple (3,)")):
+        text = refused(compare, sine, X, surrogate=surrogate)
+        expected = "surrogate to be True, or the key paths of arguments"
+        assert text == f"{expected}; got {got}."
+    for name in ("order", "effort"):
+        text = refused(compare, sine, X, kind=ValueError, **{name: np.ones(3)})
+        assert text.startswith(f"{name} to be ")
