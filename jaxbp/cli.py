@@ -53,7 +53,7 @@ def _ask(options: argparse.Namespace) -> Any:
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """The options of the verb that were given; its own defaults stand for the rest."""
-    names = ("seed", "effort", "numeric", "accuracy", "rounds")
+    names = ("seed", "effort", "order", "surrogate", "numeric", "accuracy", "rounds")
     given = {name: getattr(options, name, None) for name in names}
     if getattr(options, "reference", None):
         given["reference"] = _function("--reference", options.reference)
@@ -150,7 +150,15 @@ def _add_options(verb: str, add: Callable[..., Any]) -> None:
             help="a function of the same arguments to stand in autodiff's place",
         )
     if verb == "compare":
-        add("--effort", metavar="EFFORT", help="quick, the point given, or full")
+        effort = "quick, the point given and others of its shapes, or full (quick)"
+        add("--effort", metavar="EFFORT", help=effort)
+        add("--order", type=int, metavar="N", help="2: the second derivative too (1)")
+        add(
+            "--surrogate",
+            nargs="+",
+            metavar="PATH",
+            help="key paths of arguments whose gradient is different on purpose, [0]",
+        )
         add(
             "--numeric",
             action="store_const",

@@ -17,12 +17,15 @@ from jaxbp._arguments import (
     whole,
 )
 from jaxbp._errors import function_name
+from jaxbp.instrument._answers import first_line
+from jaxbp.instrument._arms import Arms
 from jaxbp.instrument._comparison import Verdict, worst_of
+from jaxbp.instrument._coverage import Coverage
 from jaxbp.instrument._findings import Audit
 from jaxbp.instrument._links import question
 from jaxbp.instrument._met import Call, met_links
 from jaxbp.instrument._pair import Pair, Programs
-from jaxbp.instrument._witnesses import in_float64
+from jaxbp.instrument._witnesses import Witness, in_float64
 
 
 def audit(
@@ -57,16 +60,18 @@ def audit(
     Returns:
         Audit: `.ok`, `.verdict`, `.findings` from the loss backwards, one a rule and
         place, each with `.rule`, `.site`, `.source`, `.wire`, `.calls`; `.first`, the
-        first wrong one; `str()` is a table. An `f` that meets no rule is `unproven`.
+        first wrong one, or else the first unproven; `str()` is a table. An `f` that
+        meets no rule is `unproven`.
     Raises:
         TypeError: `f` is not callable, or a value is traced: call it at the top level.
         ValueError: NaN among the arguments, a negative seed.
 
     Limits: of a long scan the first, the last and four other iterations are asked, of a
     while loop iterations 0, 1, 2, 4, 8, … and the last. Of a cond only the branch that
-    is taken is. Rules inside a shard_map are asked by its own values and cotangents.
-    Noise drawn in the default dtype is other noise in float64. Of rules that `f` has
-    differentiated itself nothing is left to ask: they are listed.
+    is taken is; `.note` tells of a rule in another. Rules inside a shard_map are asked
+    by its own values and cotangents. Noise drawn in the default dtype is other noise in
+    float64. Of rules that `f` has differentiated itself nothing is left to ask: they
+    are listed.
     """
     kwargs, seed = checked("audit", f, kwargs), whole("audit", "seed", seed, 0)
     leaves = leaves_with_paths(args, kwargs)
@@ -80,14 +85,14 @@ def audit(
             check_closed("audit", program.jaxpr)
             links, closed = met_links(program, seed, strict=narrow)
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         note = f"asked in the caller's dtype, float64 does not trace: {reason}"
         precision = nullcontext()
         program = _jaxpr.trace(f, args, kwargs)
         check_closed("audit", program.jaxpr)
         links, closed = met_links(program, seed)
     else:
-        note, precision = "", jax.enable_x64(True)
+        reason, note, precision = None, "", jax.enable_x64(True)
     with precision:
         programs, pairs = Programs(), {}
 
@@ -101,9 +106,14 @@ def audit(
         found = sorted(
             (question(link, pair, seed) for link in links), key=lambda pair: pair[0]
         )
+        not_taken = _not_taken(program)
     findings = tuple(finding for _, finding in found)
     verdicts: list[Verdict] = [finding.verdict for finding in findings]
+    if reason and any(reason in finding.message for finding in findings):
+        note = ""  # it is the rule itself that raises, in any dtype
     notes = [note] if note else []
+    if not_taken:
+        notes.append(not_taken)
     if closed:
         notes.append(f"not asked, since run whole: rules inside {', '.join(closed)}")
         verdicts.append("unproven")
@@ -116,6 +126,13 @@ def audit(
     if not findings:
         notes.append("f meets no hand-written rule")
     return Audit(function_name(f), worst_of(verdicts), findings, "; ".join(notes))
+
+
+def _not_taken(program) -> str:
+    """Which branches that hold a rule are not taken; "" where all are."""
+    if not any(branch.rules for branch in Arms().branches(program.jaxpr)):
+        return ""
+    return Coverage(Witness(program.jaxpr, [], []), program.inputs).unproven
 
 
 def _narrow(leaf) -> bool:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -49,8 +50,13 @@ class Audit:
 
     @property
     def first(self) -> LinkFinding | None:
-        """The first wrong link counted from the loss; None where all are right."""
-        return next((f for f in self.findings if f.verdict in FAILED), None)
+        """The first wrong link counted from the loss, or else the first unproven one.
+
+        None where all are right.
+        """
+        failed = [f for f in self.findings if f.verdict in FAILED]
+        wrong = [f for f in failed if f.verdict != "unproven"]
+        return next(iter(wrong or failed), None)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: schema, verdict, findings; non-finite numbers as strings."""
@@ -89,7 +95,8 @@ def _table(audit: Audit) -> str:
     say(f"audit({audit.function}): {audit.verdict}, {calls} calls of rules")
     if first := audit.first:
         wire = f", wire {first.wire}" if first.wire else ""
-        say(f"first wrong link from the loss: {first.rule}{wire}, {short(first.site)}")
+        what = "unproven" if first.verdict == "unproven" else "wrong"
+        say(f"first {what} link from the loss: {first.rule}{wire}, {short(first.site)}")
     if audit.findings:
         console.print(table)
     for f in audit.findings:
@@ -114,5 +121,6 @@ def _values(f: LinkFinding) -> str:
 
 
 def short(site: str) -> str:
-    """A file below the working directory without it."""
-    return os.path.relpath(site) if site.startswith(os.getcwd() + os.sep) else site
+    """A file without the directory that it is imported from, or the working one."""
+    roots = [os.path.join(path, "") for path in (os.getcwd(), *sys.path) if path]
+    return site.removeprefix(max(filter(site.startswith, roots), key=len, default=""))

@@ -70,26 +70,42 @@ def look_around(
     found = points(
         answers.inputs, constants, marks, asked.seed, finite, shapes, repeats=repeats
     )
+    floats = filter(is_differentiable, jax.tree.leaves((asked.args, asked.kwargs)))
+    largest = min(float(jnp.finfo(jnp.result_type(x)).max) for x in floats)
     if answers.refused:  # every element of every point is differentiated numerically
         found = itertools.islice(found, _OPAQUE)
     for point in itertools.islice(found, few if at_few else None):
         try:
-            findings = _at(point, asked, answers)
+            findings = _at(point, asked, answers, largest)
             coverage.see(point.inputs)
         except jax.errors.JaxRuntimeError:  # a callback that refuses such values
             continue
         yield elsewhere(findings, point.name)
 
 
-def _at(point: Point, asked: Question, answers: Testimony) -> list[Finding]:
+def _at(
+    point: Point, asked: Question, answers: Testimony, largest: float
+) -> list[Finding]:
+    """Findings at a point; none where values or gradient are too large for the caller.
+
+    A backward pass may well work in the caller's own dtype.
+    """
     there = Testimony(answers.program, point.inputs, asked.paths, asked.seed, count=1)
     there.earlier = [answers.inputs]
-    findings = there.findings(asked.surrogates, callers=False)
     # Without autodiff, fwd's values are what there is.
     told = there.manual if there.refused else there.auto
-    if not all_finite(told[0].outputs):  # nothing to hold fwd's value against
+    if max(map(_largest, (*told[0].outputs, *told[0].cotangents))) > largest:
+        return []
+    finite = all_finite(told[0].outputs)
+    findings = there.findings(asked.surrogates, callers=False)
+    if not finite:  # nothing to hold fwd's value against
         findings = [f for f in findings if f.argument != "value"]
     return findings
+
+
+def _largest(values: np.ndarray) -> float:
+    """The largest magnitude that is finite."""
+    return np.max(np.abs(values), initial=0.0, where=np.isfinite(values))
 
 
 def _may_not_end(eqn: Any) -> bool:

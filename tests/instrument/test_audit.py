@@ -406,6 +406,35 @@ def test_what_does_not_trace_in_float64_is_asked_in_its_own_dtype():
     assert "float64 does not trace" in found.note
 
 
+def test_a_rule_in_a_branch_that_is_not_taken_is_told():
+    def f(x):
+        return lax.cond(x[0] > 0, wrong, jnp.sin, x).sum()
+
+    taken = audit(f, jnp.abs(X))
+    assert (taken.verdict, taken.note) == ("wrong", "")
+    assert audit(f, -jnp.abs(X)).note.startswith(
+        "never taken, though a hand-written rule is there: cond at test_audit.py:"
+    )
+
+
+def test_a_rule_that_raises_is_not_blamed_on_float64():
+    def bwd(res, y_bar):
+        raise RuntimeError("in bwd")
+
+    stops = rule(sine, bwd)
+    found = audit(lambda x: stops(x).sum(), X.astype(np.float32))
+    assert (found.verdict, found.note) == ("broken-contract", "")
+
+
+def test_of_links_that_fail_the_first_wrong_one_comes_first():
+    unknown = rule(jnp.sqrt, lambda res, y_bar: (y_bar / (2 * jnp.sqrt(res[0])),))
+    found = audit(lambda x: unknown(-2 - wrong(x)).sum(), X)
+    assert [f.verdict for f in found.findings] == ["unproven", "wrong"], found
+    assert found.first is found.findings[1]
+    only = audit(lambda x: unknown(-2 - x**2).sum(), X)
+    assert str(only).splitlines()[1].startswith("first unproven link from the loss: ")
+
+
 @pytest.mark.parametrize("x64", [False, True])
 def test_what_jax_is_set_to_is_left_alone_also_by_what_raises(x64):
     def raises(x):

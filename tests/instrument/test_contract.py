@@ -13,7 +13,7 @@ from jaxbp import compare
 
 X = jax.random.normal(jax.random.key(0), (4, 3))
 
-OLD_VJP3 = jax.__version_info__ < (0, 11) and os.environ.get("JAX_CUSTOM_VJP3") == "1"
+VJP3 = os.environ.get("JAX_CUSTOM_VJP3") == "1"
 
 
 def rule(primal, bwd):
@@ -105,8 +105,8 @@ def test_what_raises_under_vmap_is_reported_unless_autodiff_raises_too():
         return jnp.sin(x)
 
     f = rule(never_batched, lambda x, g: (jnp.cos(x) * g,))
-    # With JAX_CUSTOM_VJP3 on jax 0.10 it is the forward pass itself that is mapped.
-    assert compare(f, X, effort="full").ok is not OLD_VJP3
+    # With JAX_CUSTOM_VJP3 it is the forward pass itself that is mapped.
+    assert compare(f, X, effort="full").ok is not VJP3
 
 
 SHARDED = """

@@ -146,6 +146,17 @@ HIDDEN = {
 }
 
 
+def test_a_rule_in_the_callers_own_dtype_is_asked_for_what_that_holds():
+    def bwd(x, g):
+        y = jnp.exp(x.astype(jnp.float32))
+        return ((g.astype(jnp.float32) * y).astype(g.dtype),)
+
+    f = rule(jnp.exp, bwd)
+    for effort in ("quick", "full"):  # at 720 e^x is a number in float64 alone
+        assert compare(f, X.astype(jnp.float32), effort=effort).ok
+    assert not compare(f, X.astype(jnp.float64)).ok
+
+
 @pytest.mark.parametrize("name", HIDDEN)
 def test_what_the_callers_point_hides_is_found(name):
     f, args = HIDDEN[name]
