@@ -73,7 +73,7 @@ def _blame(target: str, verb: str) -> Iterator[None]:
     """An error of the user's code with its traceback, one of the verb's without."""
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script's own exit code is none of ours
         if str(error).startswith(f"jaxbp.{verb}:"):
             print(error, file=sys.stderr)
             raise SystemExit(2) from None
@@ -96,7 +96,7 @@ def _function(option: str, target: str) -> Callable[..., Any]:
             f"expected {option} to be in a module that can be imported from "
             f"{os.getcwd()}; got {target}: there is no module {error.name}."
         )
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         traceback.print_exc()
         _fail(f"importing {name} raised {type(error).__name__}; see above.")
     try:

@@ -54,6 +54,9 @@ def make_array():
 def make_nothing():
     raise KeyError("inside make_nothing")
 
+def make_exit():
+    raise SystemExit(0)
+
 number = 3
 """
 
@@ -88,6 +91,23 @@ def test_options_reach_the_verb(capsys):
     assert asked("compare", "Holder.square", "make_kwargs", *more) == 0
     (finding,) = json.loads(capsys.readouterr().out)["findings"]
     assert finding["worst"]["numeric"] == pytest.approx(finding["worst"]["manual"])
+
+
+def test_a_surrogate_is_declared_and_the_second_derivative_asked_for(capsys):
+    assert asked("compare", "cube", "make_args", "--surrogate", "[0]") == 0
+    assert capsys.readouterr().out.startswith("compare(cube): surrogate\n")
+    assert asked("compare", "square", "make_args", "--order", "2") == 0
+    with pytest.raises(SystemExit) as ended:
+        asked("compare", "square", "make_args", "--order", "3")
+    assert ended.value.code == 2
+    assert "expected order to be 1 or 2; got 3." in capsys.readouterr().err
+
+
+def test_a_script_that_exits_is_not_taken_for_an_answer(capsys):
+    with pytest.raises(SystemExit) as ended:
+        asked("compare", "square", "make_exit")
+    assert ended.value.code == 2
+    assert "rules:make_exit raised SystemExit; see above." in capsys.readouterr().err
 
 
 def test_cost_prints_a_table_or_json(capsys):
