@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jaxbp.instrument._testimony import Testimony
 
 _SAME = 1e-6  # far above float64's rounding, far below any factor worth naming
+_CLOSE = 2.0**-6  # of each element: seen by any smooth derivative, over few kinks
 _INTERPRETED = 300  # equations at most whose results are candidates for a factor
 
 
@@ -30,8 +31,9 @@ class Evidence:
     the one in question; `cotangents` belong to `outputs`. What costs a run is asked
     when a hypothesis needs it: `again(leaf, cotangents)` is autodiff's cotangent of the
     leaf with another value in it, or for other cotangents; `earlier` gives what it is
-    at points asked before, `intermediates` the values inside the function, by name, and
-    `unstopped` what autodiff would give without stop_gradient, None if none is.
+    at points asked before and close by each; `intermediates` the values inside the
+    function, by name, and `unstopped` what autodiff would give without stop_gradient,
+    None if none is.
     """
 
     manual: Sequence[np.ndarray]
@@ -43,7 +45,7 @@ class Evidence:
     outputs: Mapping[str, np.ndarray] = field(default_factory=dict)
     cotangents: Sequence[np.ndarray] = ()
     again: Callable[..., np.ndarray] | None = None
-    earlier: Callable[[], Iterable[np.ndarray]] = tuple
+    earlier: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]] = tuple
     intermediates: Callable[[], Mapping[str, np.ndarray]] = dict
     unstopped: Callable[[], np.ndarray | None] = lambda: None
 
@@ -127,7 +129,11 @@ def gathered(answers: "Testimony", c: int, k: int) -> Evidence:
 
     def earlier():
         for inputs in answers.earlier:
-            yield program.ask(inputs, cotangents)[1].cotangents[k]
+            close_by = list(inputs)
+            for i in program.manual.wrt:
+                close_by[i] = np.asarray(inputs[i]) * (1 + _CLOSE)
+            at, near = (program.ask(x, cotangents)[1] for x in (inputs, close_by))
+            yield at.cotangents[k], near.cotangents[k]
 
     return Evidence(
         manual,

@@ -55,9 +55,13 @@ def at_output(evidence: Evidence) -> Kind:
 
 
 def stale(evidence: Evidence) -> Kind:
-    """Residuals of another call."""
-    for before in evidence.earlier():
-        if same(evidence.m, before) and before.any():
+    """Residuals of another call.
+
+    Where the derivative is constant near that point too, as relu's is, nothing that was
+    kept went into it.
+    """
+    for before, near_it in evidence.earlier():
+        if same(evidence.m, before) and before.any() and not same(before, near_it):
             said = "hand-written is autodiff's cotangent at a point asked before"
             return "stale residual", f"{said}: residuals of another call"
     return None
@@ -66,13 +70,13 @@ def stale(evidence: Evidence) -> Kind:
 def overwritten(evidence: Evidence) -> Kind:
     """Contributions of the output's rows of which only one reaches each element."""
     for axis, parts in _contributions(evidence):
+        hits = np.count_nonzero(parts, axis=0)
+        if hits.max(initial=0) < 2:
+            continue
         for j, part in enumerate(parts):
             if part.any() and same(evidence.m, part):
                 said = f"hand-written is what index {j} of the output's axis {axis} "
                 return "missing sum", f"{said}gives alone: not summed over that axis"
-        hits = np.count_nonzero(parts, axis=0)
-        if hits.max(initial=0) < 2:
-            continue
         for which, ordered in (("last", parts[::-1]), ("first", parts)):
             chosen = np.argmax(ordered != 0, axis=0)
             one = np.take_along_axis(ordered, chosen[None], axis=0)[0]

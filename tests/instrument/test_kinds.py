@@ -282,6 +282,28 @@ def test_residuals_of_another_call_are_named():
     assert compare(elsewhere, V).findings[0].kind == ""
 
 
+def test_a_gradient_that_needs_no_residuals_is_not_called_stale():
+    # 3 x, halved where x is negative: at the caller's positive point it is 3 g.
+    def leaky(x):
+        return jnp.where(x > 0, 3 * x, x)
+
+    forgetful = rule(leaky, lambda x, g: (3 * g,))
+    positive = np.abs(V) + 0.1
+    comparison = compare(forgetful, positive, effort="full")
+    assert comparison.verdict == "wrong", comparison
+    assert comparison.findings[0].kind != "stale residual", comparison
+
+
+def test_one_element_alone_is_not_called_unsummed():
+    # No element of sin has a second contribution that could have been left out.
+    first_only = rule(
+        jnp.sin, lambda x, g: (jnp.zeros_like(x).at[0].set(g[0] * jnp.cos(x[0])),)
+    )
+    comparison = compare(first_only, V)
+    assert comparison.verdict == "wrong", comparison
+    assert comparison.findings[0].kind != "missing sum", comparison
+
+
 def test_the_output_that_shows_a_mistake_is_named():
     def off(x, g):
         return (jnp.cos(x) * g[0] + 3 * x * g[1],)
