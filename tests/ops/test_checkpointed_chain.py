@@ -145,7 +145,9 @@ def _temp_bytes(f, *sizes):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.parametrize(("case", "most"), [(CASES[0], 0.1), (CASES[1], 0.55)])
+# Autodiff keeps three states a block with jax 0.10, two with 0.12. Of 256 blocks in 16
+# segments the first needs 16 states and one segment's blocks again: 0.1 and 0.12.
+@pytest.mark.parametrize(("case", "most"), [(CASES[0], 0.12), (CASES[1], 0.55)])
 @pytest.mark.optimised
 def test_temporary_memory_beside_autodiff(case, most):
     sizes = 256, 512, 128

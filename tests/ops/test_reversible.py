@@ -186,8 +186,12 @@ def _temp_bytes(f, *sizes):
 
 @pytest.mark.optimised
 def test_temporary_memory_beside_autodiff():
-    sizes = 128, (512,), 128, 128
-    assert _temp_bytes(CHAIN, *sizes) <= 0.01 * _temp_bytes(PLAIN, *sizes)
+    # Autodiff keeps six halves of the state a block with jax 0.10, four with 0.12; the
+    # carry and what one block needs are six in all.
+    blocks, rows, width, _ = sizes = 128, (512,), 128, 128
+    half = 4 * rows[0] * width
+    assert _temp_bytes(CHAIN, *sizes) <= 6 * half
+    assert _temp_bytes(PLAIN, *sizes) >= 4 * blocks * half
 
 
 @pytest.mark.optimised
