@@ -1,7 +1,10 @@
 """What `compare`, `audit`, `cost` and `record` are all given, checked in one place."""
 
+import contextlib
 import numbers
-from collections.abc import Mapping
+import os
+import traceback
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -62,6 +65,35 @@ def check_closed(function: str, jaxpr: Any) -> None:
         mend = f"call {function} outside jit, grad and vmap"
         got = "one that closes over a traced value"
         raise argument_error(function, "f", expected, got, mend, kind=TypeError)
+
+
+_NOT_THE_USERS = os.path.dirname(jax.__file__), os.path.dirname(__file__), "<"
+_UNTRACEABLE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.NonConcreteBooleanIndexError,
+)
+
+
+@contextlib.contextmanager
+def traceable(function: str) -> Iterator[None]:
+    """A TypeError where `f` decides in Python by a traced value, and what mends it.
+
+    `jax.grad` alone lets that pass, since its values are concrete.
+    """
+    try:
+        yield
+    except _UNTRACEABLE as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [f for f in frames if not f.filename.startswith(_NOT_THE_USERS)]
+        at = f" at {own[-1].filename}:{own[-1].lineno}" if own else ""
+        got = f"one that decides in Python by a value{at}"
+        mend = "decide by jnp.where or jax.lax.cond, or bind what is no array before"
+        expected = "a function that jax.jit can trace"
+        raise argument_error(
+            function, "f", expected, got, mend, kind=TypeError
+        ) from error
 
 
 def check_function(function: str, name: str, value: object) -> None:

@@ -99,6 +99,12 @@ def describe(value: object) -> str:
     return f"{type(value).__name__} {value!r}"
 
 
+def first_line(error: Exception) -> str:
+    """What JAX says first: the rest is advice on its internals."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0]
+
+
 def function_name(f: object) -> str:
     """What a report calls a function; of a partial, the function in it."""
     inner = f if hasattr(f, "__name__") else getattr(f, "func", f)

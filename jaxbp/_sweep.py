@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from jaxbp import _interpret, _jaxpr
+from jaxbp._errors import first_line
 from jaxbp._loops import shown_while, unrolled_scan
 from jaxbp._steps import Step, Value, holds, is_floating, or_zeros, wire_name
 
@@ -91,7 +92,7 @@ class _Recorder:
             try:
                 outs, step.pull = _with_pullback(eqn, values, live)
             except Exception as error:  # whatever JAX or the rule's fwd raises
-                step.note = _first_line(error)
+                step.note = first_line(error)
         if outs is None:
             outs = _interpret.run_equation(eqn, values)
         if rule:
@@ -109,7 +110,7 @@ class _Recorder:
                 found = list(step.pull(bars))
                 step.wires = _wires_in(step, bars) if wires and step.rule else ()
             except Exception as error:  # whatever a rule's bwd raises
-                step.note = _first_line(error)
+                step.note = first_line(error)
                 continue
             finally:
                 step.pull = None  # and the residuals with it
@@ -176,8 +177,3 @@ def _add(value: Value, bar: Any) -> None:
         # A rule may answer in a dtype of its own: no promotion is asked for it.
         bar = value.cotangent + bar.astype(value.cotangent.dtype)
     value.cotangent = value.cotangent if bar is None else bar
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0]

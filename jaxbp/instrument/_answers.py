@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxbp._errors import first_line
 from jaxbp.instrument._comparison import Worst
 from jaxbp.instrument._judge import disagreement
 from jaxbp.instrument._numeric import Secants, secants, split
@@ -219,11 +220,6 @@ def worst_at(m: np.ndarray, a: np.ndarray, element: int) -> Worst:
     """Both values at a flat index."""
     index = tuple(int(i) for i in np.unravel_index(element, m.shape))
     return Worst(index, m.flat[element].item(), a.flat[element].item(), None)
-
-
-def first_line(error: Exception) -> str:
-    """What JAX says first: the rest is advice on its internals."""
-    return str(error).strip().split("\n")[0]
 
 
 def _asked(wide, program, inputs, probes, c) -> tuple[Pullback, Pullback]:

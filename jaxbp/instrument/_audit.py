@@ -14,10 +14,10 @@ from jaxbp._arguments import (
     check_numbers,
     checked,
     leaves_with_paths,
+    traceable,
     whole,
 )
-from jaxbp._errors import function_name
-from jaxbp.instrument._answers import first_line
+from jaxbp._errors import first_line, function_name
 from jaxbp.instrument._arms import Arms
 from jaxbp.instrument._comparison import Verdict, worst_of
 from jaxbp.instrument._coverage import Coverage
@@ -28,6 +28,7 @@ from jaxbp.instrument._pair import Pair, Programs
 from jaxbp.instrument._witnesses import Witness, in_float64
 
 
+@traceable("audit")
 def audit(
     f: Callable[..., Any],
     *args: Any,

@@ -12,16 +12,23 @@ from jaxbp._arguments import (
     check_numbers,
     checked,
     leaves_with_paths,
+    traceable,
     whole,
 )
 from jaxbp._errors import argument_error, describe, function_name
 from jaxbp._jaxpr import find_rules, is_differentiable, out_of_reach
-from jaxbp.instrument._comparison import Comparison, worst_of
-from jaxbp.instrument._course import at_the_point, looked_elsewhere, not_asked
+from jaxbp.instrument._comparison import Comparison, Finding, worst_of
+from jaxbp.instrument._course import (
+    RuleRaises,
+    at_the_point,
+    looked_elsewhere,
+    not_asked,
+)
 from jaxbp.instrument._presence import took_part
 from jaxbp.instrument._search import Question
 
 
+@traceable("compare")
 def compare(
     f: Callable[..., Any],
     *args: Any,
@@ -80,7 +87,12 @@ def compare(
     paths = [path for path, x in leaves if is_differentiable(x)]
     purposely = _purposely(surrogate, paths)
     asked = Question(f, args, kwargs, reference, paths, purposely, seed)
-    here = at_the_point(asked)
+    try:
+        here = at_the_point(asked)
+    except RuleRaises as error:
+        name, verdict = function_name(f), "broken-contract"
+        found = [Finding(verdict, path, message=str(error)) for path in paths]
+        return Comparison(name, verdict, tuple(found), None, None, None, accuracy)
     answers, coverage, findings = here.answers, here.coverage, here.findings
     if findings:
         findings = looked_elsewhere(asked, here, effort == "full", order)

@@ -110,10 +110,13 @@ class Comparison:
         console.print(f"compare({self.function}): {self.verdict}", soft_wrap=True)
         if self.findings:
             console.print(table)
+        said: dict[str, list[str]] = {}  # the arguments that a line tells of
         for f in self.findings:
             if f.message:
                 kind = f"{f.kind}: " if f.kind else ""
-                console.print(f"  {f.argument}: {kind}{f.message}", soft_wrap=True)
+                said.setdefault(f"{kind}{f.message}", []).append(f.argument)
+        for text, arguments in said.items():
+            console.print(f"  {', '.join(arguments)}: {text}", soft_wrap=True)
         if self.note:
             console.print(f"  {self.note}", soft_wrap=True)
         if covered := summary(self.coverage):

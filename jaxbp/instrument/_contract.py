@@ -6,7 +6,8 @@ from collections.abc import Collection
 
 import numpy as np
 
-from jaxbp.instrument._answers import AUTO, MANUAL, first_line, worst_at
+from jaxbp._errors import first_line
+from jaxbp.instrument._answers import AUTO, MANUAL, worst_at
 from jaxbp.instrument._comparison import Finding, elsewhere
 from jaxbp.instrument._judge import worst_elements
 from jaxbp.instrument._testimony import Testimony

@@ -14,10 +14,11 @@ from jaxbp._arguments import (
     check_function,
     checked,
     leaves_with_paths,
+    traceable,
     whole,
 )
 from jaxbp._autodiff import autodiff
-from jaxbp._errors import argument_error, describe, function_name
+from jaxbp._errors import argument_error, describe, first_line, function_name
 from jaxbp._jaxpr import find_rules, out_of_reach, without_rules
 from jaxbp.instrument._bill import Cost, Ratio, Side
 from jaxbp.instrument._measure import Compiled, Traced, compiled, interleaved, traced_at
@@ -26,6 +27,7 @@ from jaxbp.instrument._residuals import Residual, residuals
 __all__ = ["Cost", "Ratio", "Residual", "Side", "cost"]
 
 
+@traceable("cost")
 def cost(
     f: Callable[..., Any],
     *args: Any,
@@ -89,7 +91,7 @@ def cost(
     except Exception as error:
         if reference is not None:
             raise
-        got = f"{type(error).__name__}: {error}".splitlines()[0]
+        got = f"{type(error).__name__}: {first_line(error)}"
         mend = "give reference=, a function of the same arguments to measure against"
         expected = "differentiable without its hand-written rules"
         raise argument_error("cost", "f", expected, got, mend) from error

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxbp._errors import first_line
 from jaxbp._jaxpr import is_differentiable
-from jaxbp.instrument._answers import first_line
 from jaxbp.instrument._comparison import FAILED, Finding
 from jaxbp.instrument._contract import repeatable, sparsely
 from jaxbp.instrument._coverage import Coverage
@@ -25,10 +25,14 @@ from jaxbp.instrument._search import (
 )
 from jaxbp.instrument._testimony import Testimony
 from jaxbp.instrument._variants import too_large
-from jaxbp.instrument._witnesses import in_float64, traced
+from jaxbp.instrument._witnesses import Program, Witness, in_float64, traced
 
 _NAMED = 4  # changes of length that are left out
 _FEW = 4  # points that a large program is asked at, with effort="full"
+
+
+class RuleRaises(Exception):
+    """The hand-written rule does not run where autodiff of its primal does."""
 
 
 class Here(NamedTuple):
@@ -53,7 +57,11 @@ class Here(NamedTuple):
 
 
 def at_the_point(asked: Question) -> Here:
-    """The answers in float64 and in the caller's dtype, and what follows from them."""
+    """The answers in float64 and in the caller's dtype, and what follows from them.
+
+    Raises:
+        RuleRaises: there is no answer, and what JAX says of the rule.
+    """
     program, precision, note = _traced(asked)
     paths, purposely, seed = asked.paths, asked.surrogates, asked.seed
     narrow = any(map(_narrow, jax.tree.leaves((asked.args, asked.kwargs))))
@@ -118,12 +126,30 @@ def _traced(asked: Question):
         with jax.enable_x64(True):
             program = _traced_in_float64(asked)
             # A backward pass may be what does not trace: it is traced only when asked.
-            jax.eval_shape(program.manual.pullback, program.inputs, program.avals)
+            _shapes(program, program.manual)
     except Exception as error:
         program = traced(asked.f, asked.args, asked.kwargs, asked.reference)
+        _check_runs(program)
         note = "judged in the caller's dtype, float64 does not trace: "
         return program, nullcontext, note + first_line(error)
     return program, functools.partial(jax.enable_x64, True), ""
+
+
+def _check_runs(program: Program) -> None:
+    """RuleRaises where only autodiff of the primals gives a pullback."""
+    try:
+        _shapes(program, program.manual)
+    except Exception as error:
+        try:
+            _shapes(program, program.auto)
+        except Exception:
+            return  # nothing has a derivative here: asked for, it says why
+        message = f"raises {type(error).__name__}: {first_line(error)}"
+        raise RuleRaises(message) from error
+
+
+def _shapes(program: Program, witness: Witness) -> Any:
+    return jax.eval_shape(witness.pullback, program.inputs, program.avals)
 
 
 def _traced_in_float64(asked: Question):

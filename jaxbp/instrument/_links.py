@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.errors import UnexpectedTracerError
 
+from jaxbp._errors import first_line
 from jaxbp.instrument._comparison import FAILED, VERDICTS, Finding, Worst
 from jaxbp.instrument._evidence import Evidence
 from jaxbp.instrument._findings import LinkFinding
@@ -63,8 +64,8 @@ def _asked(link: Link, pairs, seed: int) -> tuple[int, LinkFinding]:
             finding = Finding("unproven", "", message=message)
             return call.place, _about(link, finding, "")
         except Exception as error:  # whatever the rule's own fwd or bwd raises
-            message = f"raises {type(error).__name__}: {str(error).strip()}"
-            finding = Finding("broken-contract", "", message=message.split("\n")[0])
+            message = f"raises {type(error).__name__}: {first_line(error)}"
+            finding = Finding("broken-contract", "", message=message)
             return call.place, _about(link, finding, "")
     assert finding is not None, "a link has a call"
     place, wire = link.calls[0].place, link.wire

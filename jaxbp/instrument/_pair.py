@@ -10,6 +10,7 @@ import numpy as np
 from jax.extend.core import Literal
 
 from jaxbp import _interpret, _jaxpr
+from jaxbp._errors import first_line
 from jaxbp._steps import holds, is_floating, wire_name
 from jaxbp.instrument._compiled import jitted
 from jaxbp.instrument._judge import ASKED, Numeric, disagreement
@@ -84,7 +85,7 @@ class Pair:
         try:
             wires, self.auto = self._autodiff(bars, example)
         except Exception as error:  # whatever JAX raises of what has no derivative
-            self.refused = str(error).strip().split("\n")[0]
+            self.refused = first_line(error)
         self.wires = [name for name, _ in wires]
         self._kept = [k for _, k in wires]
 

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxbp._errors import first_line
 from jaxbp._jaxpr import is_differentiable
 from jaxbp._steps import holds, is_floating
-from jaxbp.instrument._answers import first_line
 from jaxbp.instrument._boundaries import boundaries, sentinels
 from jaxbp.instrument._comparison import VERDICTS, Finding, elsewhere
 from jaxbp.instrument._contract import sparsely, transformations

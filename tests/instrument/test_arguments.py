@@ -53,6 +53,19 @@ def test_what_is_traced_is_refused(face):
     )
 
 
+@pytest.mark.parametrize("face", FACES)
+def test_a_function_that_decides_in_python_by_a_value_is_refused(face):
+    def f(x):
+        return sine(x) if x[0] > 0 else x
+
+    line = f.__code__.co_firstlineno + 1
+    assert refused(face, f, X) == (
+        "f to be a function that jax.jit can trace; got one that decides in Python by "
+        f"a value at {__file__}:{line}: decide by jnp.where or jax.lax.cond, or bind "
+        "what is no array before."
+    )
+
+
 @pytest.mark.parametrize("face", [compare, audit])
 def test_a_seed_is_a_whole_number_and_no_argument_is_nan(face):
     for seed in (-1, "a", 1.5, True):

@@ -41,6 +41,24 @@ def test_a_gradient_that_differs_between_two_runs_is_reported():
     assert "two runs" in finding.message
 
 
+def test_a_rule_that_does_not_run_where_autodiff_does_breaks_the_contract():
+    def raises(x, g):
+        raise NotImplementedError("later")
+
+    for bwd, said in (
+        (lambda r, g: (g * r[1],), "pytree"),  # one cotangent of two
+        (lambda r, g: (g * r[1], g[0]), "shapes do not match"),
+        (raises, "raises NotImplementedError: later"),
+    ):
+        comparison = compare(rule(lambda x, y: x * y, bwd), X, X)
+        assert not comparison.ok
+        found = [(f.argument, f.verdict) for f in comparison.findings]
+        assert found == [("[0]", "broken-contract"), ("[1]", "broken-contract")]
+        assert all(said in f.message for f in comparison.findings), comparison
+        assert comparison.manual is comparison.auto is None
+        assert str(comparison).count(said) == 1, "said once, of both arguments"
+
+
 def test_a_rule_that_divides_by_its_cotangent_is_reported():
     f = rule(jnp.sin, lambda x, g: (jnp.cos(x) * g**3 / (g * g),))
     assert not compare(f, X).ok
