@@ -109,7 +109,8 @@ def gathered(answers: "Testimony", c: int, k: int) -> Evidence:
     asked = list(range(len(answers.probes)))
     if program.is_large:
         asked = [*[p for p in asked if p != c][:1], c]
-    leaves = dict(zip(answers.paths, map(np.asarray, answers.leaves), strict=True))
+    leaves = list(map(np.asarray, answers.leaves))
+    named = [f"argument {path}" for path in answers.paths]
     manual, auto = [], []
     for p in asked:
         manual.append(answers.manual[p].cotangents[k])
@@ -140,8 +141,8 @@ def gathered(answers: "Testimony", c: int, k: int) -> Evidence:
         auto,
         asked.index(c),
         others,
-        leaves[answers.paths[k]],
-        leaves,
+        leaves[k],
+        dict(zip(named, leaves, strict=True)),
         dict(zip(outputs, answers.auto[c].outputs, strict=True)),
         cotangents,
         None if answers.refused or program.is_large else again,

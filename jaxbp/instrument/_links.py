@@ -1,5 +1,6 @@
 """One hand-written rule at one place of a program: the question, and the finding."""
 
+import re
 from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from jaxbp.instrument._pair import Answer, Pair, beyond
 
 _MEASURED = 4  # calls of a link whose rounding noise is measured, the worst first
 _PLAIN = 1e-6  # a difference on this scale is no rounding
+_ITERATION = r"(\w+)\[([\d:]+)\]"
 _INSIDE = "asked by the values and cotangents of the shard_map around it"
 
 
@@ -100,10 +102,10 @@ def _about(link: Link, finding: Finding, wire: str) -> LinkFinding:
 
 
 def _told_where(finding: Finding, call: Call) -> Finding:
-    where = " ".join(call.where)
-    if not where:
+    if not call.where:
         return finding
-    return replace(finding, message=f"{finding.message}; in {where}")
+    inward = [re.sub(_ITERATION, r"iteration \2 of a \1", w) for w in call.where]
+    return replace(finding, message=f"{finding.message}; in {', '.join(inward)}")
 
 
 def _first(pair: Pair, call: Call, link: Link, seed: int) -> Finding:

@@ -76,7 +76,7 @@ NAMED = {
         lambda x, g: (3 * x * g,),
         (V,),
         "factor",
-        "autodiff / hand-written is [0]",
+        "autodiff / hand-written is argument [0]",
     ),
     "a row's output is missing": (
         norm,
