@@ -474,6 +474,27 @@ def test_jaxs_configuration_is_left_as_it_was(ask):
             assert settings() == before
 
 
+def test_an_overflow_of_autodiff_lets_no_other_element_off():
+    scale = np.array([1e25, 1.0, 2.0, 3.0])  # its square overflows float32
+    x = jnp.array([1e-20, 1.0, 1.0, 1.0], "f4")
+
+    def square(x):
+        by = jnp.asarray(scale, x.dtype)
+        return x * by * by
+
+    def of(off):
+        def bwd(x, g):
+            return (square(g) * (off if g.dtype == jnp.float32 else 1),)
+
+        return rule(square, bwd)
+
+    right = jnp.ones(4, "f4")
+    assert compare(of(right), x).ok
+    comparison = compare(of(right.at[2].set(1.001)), x)
+    (finding,) = comparison.findings
+    assert (finding.verdict, finding.kind) == ("wrong", "dtype"), comparison
+
+
 def test_a_wrong_leaf_names_the_output_that_shows_it():
     def parts(x, y):
         return {"sine": jnp.sin(x), "product": x * y, "n": 3}
