@@ -12,6 +12,7 @@ from jaxbp._errors import first_line
 from jaxbp.instrument._comparison import Worst
 from jaxbp.instrument._judge import disagreement
 from jaxbp.instrument._numeric import Secants, secants, split
+from jaxbp.instrument._parts import cotangent, parts
 from jaxbp.instrument._probes import PROBES, probes
 from jaxbp.instrument._witnesses import LARGE, Program, Pullback
 
@@ -19,6 +20,7 @@ _NUMERIC_LIMIT = 4096  # elements that are differentiated numerically one by one
 _DIGITS = 16  # noise that is one sixteenth of a value leaves no digit of it
 MANUAL, AUTO = 0, 1  # sides: the hand-written witness's, autodiff's
 BOTH = AUTO, MANUAL
+_EXACT = np.float64, np.complex128
 _BLOCK = 2**18  # elements that are compared at once: what is large fits but a few times
 
 
@@ -126,22 +128,27 @@ class Answers:
 
     def numeric_gradient(self) -> list[np.ndarray]:
         """The numeric witness about the first probe; NaN where it was not asked."""
-        values = np.full(self.size, np.nan)
-        asked = np.arange(self.size)
-        if self.size > _NUMERIC_LIMIT:
-            asked = np.linspace(0, self.size - 1, _NUMERIC_LIMIT).astype(int)
+        size = sum(x.size for x in self.parts)
+        values, asked = np.full(size, np.nan), np.arange(size)
+        if size > _NUMERIC_LIMIT:
+            asked = np.linspace(0, size - 1, _NUMERIC_LIMIT).astype(int)
         if self.can_ask_numeric:
             values[asked] = self.secants(0, asked).central
-        return split(values, self.leaves)
+        return self._like_leaves(values)
 
     @property
     def can_ask_numeric(self) -> bool:
-        return all(jnp.result_type(x) == np.float64 for x in self.leaves)
+        return all(jnp.result_type(x) in _EXACT for x in self.leaves)
+
+    @functools.cached_property
+    def parts(self) -> list[np.ndarray]:
+        """The leaves' real and imaginary parts."""
+        return list(map(parts, self.leaves))
 
     def secants(self, c: int, elements: np.ndarray, rounding: float = 0.0) -> Secants:
-        """The numeric witness at elements of the concatenated leaves, at probe c."""
+        """The numeric witness at elements of the concatenated `parts`, at probe c."""
         context = (self.inputs, self.probes[c])
-        return secants(self.program.ladder, context, self.leaves, elements, rounding)
+        return secants(self.program.ladder, context, self.parts, elements, rounding)
 
     def rounding(self, c: int) -> float:
         """What rounding alone can do to probe c's product with the outputs.
@@ -184,11 +191,16 @@ class Answers:
         ]
         values, errors = [], []
         for c in range(len(self.probes)):
-            s = self.secants(c, np.arange(self.size))
-            values.append(Pullback(outputs, split(s.central, self.leaves)))
+            s = self.secants(c, np.arange(sum(x.size for x in self.parts)))
+            values.append(Pullback(outputs, self._like_leaves(s.central)))
             nothing = [np.zeros(x.shape) for x in outputs]
-            errors.append(Pullback(nothing, split(s.error / 4, self.leaves)))
+            off = [np.abs(x) for x in self._like_leaves(s.error / 4)]
+            errors.append(Pullback(nothing, off))
         return values, errors
+
+    def _like_leaves(self, derivatives: np.ndarray) -> list[np.ndarray]:
+        pieces = split(derivatives, self.parts)
+        return list(map(cotangent, pieces, self.leaves))
 
 
 class _Side(Sequence[Pullback]):

@@ -1,6 +1,7 @@
 """Arms of a branch, taken or not: plain data, and the line that an engineer reads."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,14 +30,17 @@ class Branch:
 def summary(branches: Sequence[Branch]) -> str:
     """One line: how many arms were taken, and which never."""
     total = sum(len(b.taken) for b in branches)
-    never = [
-        f"{b.kind} at {short(b.site)}, arm {arm}" for b in branches for arm in b.never
-    ]
     if not total:
         return ""
-    line = f"{total - len(never)} of {total} arms taken"
+    # A line of Python may hold several, those of JAX's own functions among them.
+    never = Counter(
+        f"{b.kind} at {short(b.site)}, arm {arm}" for b in branches for arm in b.never
+    )
+    line = f"{total - never.total()} of {total} arms taken"
     if never:
-        line += f"; never: {'; '.join(never[:_SHOWN])}"
+        some = list(never.items())[:_SHOWN]
+        told = [f"{arm} ({n} times)" if n > 1 else arm for arm, n in some]
+        line += f"; never: {'; '.join(told)}"
     more = len(never) - _SHOWN
     return line + (f"; and {more} more" if more > 0 else "")
 

@@ -207,7 +207,7 @@ def _with_numeric(finding, paths, numbers):
     if finding.argument not in paths:
         return finding
     value = numbers[paths.index(finding.argument)][worst.index]
-    worst = dataclasses.replace(worst, numeric=float(value))
+    worst = dataclasses.replace(worst, numeric=value.item())
     return dataclasses.replace(finding, worst=worst)
 
 

@@ -32,7 +32,7 @@ class Worst:
     index: tuple[int, ...]
     manual: complex | float
     auto: complex | float | None
-    numeric: float | None
+    numeric: complex | float | None
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,8 @@ def _elsewhere(finding, where):
 
 
 def _number(value: Any) -> str:
-    return "–" if value is None else f"{value:.10g}"
+    digits = 7 if isinstance(value, complex) else 10  # three of them fit a line
+    return "–" if value is None else f"{value:.{digits}g}"
 
 
 def _jsonable(value: Any) -> Any:

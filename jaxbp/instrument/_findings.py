@@ -92,7 +92,8 @@ def _table(audit: Audit) -> str:
         console.print(text, soft_wrap=True)
 
     calls = sum(f.calls for f in audit.findings)
-    say(f"audit({audit.function}): {audit.verdict}, {calls} calls of rules")
+    counted = "1 call of a rule" if calls == 1 else f"{calls} calls of rules"
+    say(f"audit({audit.function}): {audit.verdict}, {counted}")
     if first := audit.first:
         wire = f", wire {first.wire}" if first.wire else ""
         what = "unproven" if first.verdict == "unproven" else "wrong"

@@ -10,15 +10,17 @@ from jaxbp.instrument._comparison import Finding, Verdict, Worst, worst_of
 from jaxbp.instrument._evidence import Evidence, same
 from jaxbp.instrument._kinds import kind_of_mistake
 from jaxbp.instrument._numeric import Secants
+from jaxbp.instrument._parts import cotangent, slopes
 
 _CHEAP = 8  # units of roundoff of |A| + |M|: a few roundings in each
 _NOISE = 16  # times the spread of 8 draws, of which the true error is one more
 ASKED = 8  # elements that the numeric witness is asked about at once
+_PART = 1e-3  # of a complex difference: a part that does not make it
 _MOST = 64  # and of one leaf in all
 
 
 class Numeric(NamedTuple):
-    """The numeric witness's answer at some flat elements of a leaf."""
+    """The numeric witness's answer at some flat elements of a leaf's `parts`."""
 
     elements: np.ndarray
     value: np.ndarray
@@ -42,6 +44,13 @@ class Numeric(NamedTuple):
         columns = (s.central, s.error, s.left, s.right, slack, s.unbounded)
         columns = (*columns, edge, edge_error, np.full(s.central.shape, lost))
         return cls(elements, *(column[: len(elements)] for column in columns))
+
+    def at(self, k: int, like: np.ndarray) -> tuple[complex, int]:
+        """Of answer k the cotangent, with its other part's, and the flat index."""
+        if not np.iscomplexobj(like):
+            return float(self.value[k]), int(self.elements[k])
+        both = self.value[k - k % 2 :][:2]
+        return complex(cotangent(both, like)), int(self.elements[k]) // 2
 
     def bent(self, unit: float) -> np.ndarray:
         """Where the one-sided derivatives differ: at a kink."""
@@ -139,20 +148,19 @@ def judge(
     `evidence` adds what the kind of a mistake is told by.
     """
     if numeric is None:
-        elements, verdict, k = worst_elements(multiple), "wrong", 0
+        number, element, verdict = None, worst_elements(multiple)[0], "wrong"
     else:
-        elements = numeric.elements
         verdicts = sides(manual, auto, numeric, unit)
         verdict = worst_of(verdicts)
         k = verdicts.index(verdict)
+        number, element = numeric.at(k, manual)
         if verdict == "right" and not nowhere_finite(manual, auto).sum() < auto.size:
             verdict = "unproven"  # there is no other element that agrees
-    element = int(elements[k])
     worst = Worst(
         tuple(int(i) for i in np.unravel_index(element, manual.shape)),
         manual.flat[element].item(),
         auto.flat[element].item(),
-        None if numeric is None else float(numeric.value[k]),
+        number,
     )
     count = f"{np.count_nonzero(multiple)} of {multiple.size} elements differ"
     kind = reason = ""
@@ -183,10 +191,19 @@ def _goes_on(evidence: Evidence) -> bool:
 def sides(
     manual: np.ndarray, auto: np.ndarray, numeric: Numeric, unit: float
 ) -> list[Verdict]:
-    """Whom the numeric witness believes, element by element."""
+    """Whom the numeric witness believes, element by element; of complex ones by parts.
+
+    A part in which M and A are the same, or next to it beside the other, is `right`.
+    """
+    m, a = slopes(manual), slopes(auto)
+    alike = np.zeros(m.shape, bool)
+    if np.iscomplexobj(manual):
+        with np.errstate(all="ignore"):
+            off = np.abs(m - a)
+            alike = off < _PART * off.max(axis=-1, keepdims=True)
     return [
-        _side(manual.flat[element], auto.flat[element], answer, unit)
-        for element, *answer in zip(*numeric, strict=True)
+        "right" if alike.flat[k] else _side(m.flat[k], a.flat[k], answer, unit)
+        for k, *answer in zip(*numeric, strict=True)
     ]
 
 

@@ -10,6 +10,7 @@ from jaxbp.instrument._answers import Answers
 from jaxbp.instrument._comparison import Finding
 from jaxbp.instrument._judge import Numeric
 from jaxbp.instrument._numeric import secants
+from jaxbp.instrument._parts import from_parts, parts, slopes
 
 _AROUND = 32  # points around a kink: of five that tie, each is first in some
 _NO_SUBGRADIENT: dict[str, Any] = {
@@ -28,14 +29,14 @@ def with_points_around(answers: Answers, c: int, k: int, numeric: Numeric) -> Nu
     if program.is_large or not numeric.bent(answers.unit).any():
         return numeric
     if answers.refused:  # there is no gradient of points around to ask for
-        m = answers.manual[c].cotangents[k].ravel()[numeric.elements]
+        m = slopes(answers.manual[c].cotangents[k]).ravel()[numeric.elements]
         return numeric.doubtful(m, answers.unit)
     rng = np.random.default_rng((answers.seed, 2))
     for _ in range(_AROUND):
         leaves = [_nudged(x, rng) for x in answers.leaves]
         inputs = program.auto.moved(answers.inputs, leaves)
         auto = program.ask(inputs, answers.probes[c])[1].cotangents[k]
-        near.append(auto.ravel()[numeric.elements])
+        near.append(slopes(auto).ravel()[numeric.elements])
     return numeric.beside(np.asarray(near), answers.unit)
 
 
@@ -86,11 +87,13 @@ def _is_subgradient(
         lambda multiple: (multiple > 0) * rng.uniform(0.5, 1.5, multiple.shape),
         ones,  # those that agree may tie with those that do not
     ):
-        directions = [np.zeros(np.shape(x)) for x in answers.leaves]
+        directions = [np.zeros_like(x) for x in answers.leaves]
         slope = 0.0
         for k, multiple in multiples.items():
-            directions[k] = scale * draw(multiple)
-            slope += np.sum(answers.manual[c].cotangents[k] * directions[k])
+            turned = np.exp(2j * np.pi * rng.random())
+            by = turned if np.iscomplexobj(directions[k]) else 1.0
+            directions[k] = scale * draw(multiple) * by
+            slope += np.sum(answers.manual[c].cotangents[k] * directions[k]).real
         context = (answers.inputs, answers.probes[c], directions)
         s = secants(answers.program.along, context, [np.zeros(())])
         low, high = sorted((s.left[0], s.right[0]))
@@ -105,7 +108,8 @@ def _is_subgradient(
 def _nudged(x, rng) -> np.ndarray:
     """A leaf moved by a millionth of its size: ties come apart, and little else."""
     size = _largest(x) or 1.0
-    return np.asarray(x) + 1e-6 * size * rng.standard_normal(np.shape(x))
+    moves = rng.standard_normal(parts(x).shape)
+    return np.asarray(x) + 1e-6 * size * from_parts(moves, x)
 
 
 def _largest(x) -> float:

@@ -15,6 +15,7 @@ from jaxbp.instrument._findings import LinkFinding
 from jaxbp.instrument._judge import ASKED, judge, worst_elements
 from jaxbp.instrument._met import Call, Link
 from jaxbp.instrument._pair import Answer, Pair, beyond
+from jaxbp.instrument._parts import cotangent, slopes
 
 _MEASURED = 4  # calls of a link whose rounding noise is measured, the worst first
 _PLAIN = 1e-6  # a difference on this scale is no rounding
@@ -219,16 +220,19 @@ def _by_numbers(doubt: _Doubt) -> Finding:
             numeric, found[0] = None, replace(found[0], message=str(error))
         if numeric is None:
             return found[0]
-        a, multiple = np.array(m), np.zeros(m.shape)
-        a.flat[numeric.elements] = numeric.value
-        near = np.abs(m.flat[elements] - numeric.value) <= 4 * numeric.error + (
+        derivatives = np.array(slopes(m))
+        told = derivatives.flat[numeric.elements]
+        off = np.abs(told - numeric.value) > 4 * numeric.error + (
             8 * pair.unit * np.abs(numeric.value)
         )
-        multiple.flat[elements[~near]] = 1.0
+        derivatives.flat[numeric.elements[off]] = numeric.value[off]
+        a = cotangent(derivatives, m)
         finding = Finding("right", name)
-        if not near.all():
-            asked = type(numeric)(*(column[~near] for column in numeric))
-            finding = judge(name, m, a, multiple, asked, pair.unit)
+        if off.any():
+            if np.iscomplexobj(m):
+                off = np.repeat(off.reshape(-1, 2).any(axis=1), 2)
+            asked = type(numeric)(*(column[off] for column in numeric))
+            finding = judge(name, m, a, (m != a).astype(float), asked, pair.unit)
             if finding.worst:
                 finding = replace(finding, worst=replace(finding.worst, auto=None))
         found.append(finding)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp.instrument._compiled import jitted
+from jaxbp.instrument._parts import cotangent, from_parts, parts
 
 _RUNGS = 18
 _DEPTH = 6
@@ -99,23 +100,33 @@ def secants(
 
 
 def numeric_gradient(f: Callable[..., Any], *args: Any) -> tuple[Any, Any]:
-    """Numeric gradient of a scalar `f` in all its arguments, and its error estimate.
+    r"""Numeric gradient of a scalar `f` in all its arguments, and its error estimate.
 
     Each element by central secants, Richardson-extrapolated, in float64.
 
     Args:
-        f: a scalar function of float arrays, traceable by JAX.
-        *args: pytrees of float arrays or Python floats.
+        f: a real scalar function of float or complex arrays, traceable by JAX.
+        *args: pytrees of such arrays or Python numbers. A complex gradient is JAX's,
+            $\partial_x f - i\,\partial_y f$.
     Returns:
         (gradient, error), both trees like `args`, as NumPy arrays. On a smooth function
         the error is about 1e-13 of the gradient's scale.
     """
     with jax.enable_x64(True):
         flat, tree = jax.tree.flatten(args)
-        flat = [np.asarray(leaf, np.float64) for leaf in flat]
-        program = ladder(lambda _, *leaves: f(*jax.tree.unflatten(tree, leaves)))
-        found = secants(program, (), flat)
-    gradient, error = split(found.central, flat), split(found.error, flat)
+        flat = [
+            np.asarray(x, np.complex128 if np.iscomplexobj(x) else np.float64)
+            for x in flat
+        ]
+
+        def phi(_, *moved):
+            leaves = map(from_parts, moved, flat)
+            return f(*jax.tree.unflatten(tree, leaves))
+
+        moved = list(map(parts, flat))
+        found = secants(ladder(phi), (), moved)
+    gradient = map(cotangent, split(found.central, moved), flat)
+    error = map(np.abs, map(cotangent, split(found.error, moved), flat))
     return jax.tree.unflatten(tree, gradient), jax.tree.unflatten(tree, error)
 
 

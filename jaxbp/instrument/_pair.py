@@ -16,6 +16,7 @@ from jaxbp.instrument._compiled import jitted
 from jaxbp.instrument._judge import ASKED, Numeric, disagreement
 from jaxbp.instrument._noise import noise_of_inputs, rounding_noise
 from jaxbp.instrument._numeric import ladder, secants
+from jaxbp.instrument._parts import from_parts, parts, parts_of
 from jaxbp.instrument._probes import probes
 from jaxbp.instrument._wires import paired, with_wires
 
@@ -116,9 +117,10 @@ class Pair:
 
     def numeric(self, inputs, bars, position: int, elements) -> Numeric | None:
         """The numeric witness at elements of one floating input."""
-        leaves = [np.asarray(inputs[k]) for k in self.live]
+        leaves = [parts(inputs[k]) for k in self.live]
         if not elements.size or any(leaf.dtype != np.float64 for leaf in leaves):
             return None
+        elements = parts_of(elements, inputs[self.live[position]])[:ASKED]
         start = sum(leaf.size for leaf in leaves[:position])
         # As many elements at every input: one compiled program serves them all.
         padded = np.resize(elements, ASKED)
@@ -235,7 +237,8 @@ class Pair:
 
         def phi(context, *leaves):
             inputs, bars = context
-            pairs = [(inputs[k], x) for k, x in zip(self.live, leaves, strict=True)]
+            old = [inputs[k] for k in self.live]
+            pairs = list(zip(old, map(from_parts, leaves, old), strict=True))
             # One program for both: what does not move is then the same bits.
             both = jax.lax.map(
                 lambda leaves: self._values(self._moved(inputs, leaves)),

@@ -28,6 +28,7 @@ from jaxbp.instrument._judge import (
     worst_elements,
 )
 from jaxbp.instrument._kinks import Differing, held_to_lines, with_points_around
+from jaxbp.instrument._parts import parts_of
 from jaxbp.instrument._witnesses import LARGE
 
 Pair = tuple[int, np.ndarray, np.ndarray]  # a leaf, and two cotangents of it
@@ -236,7 +237,7 @@ class Testimony(Answers):
         return ", ".join(shown) if len(shown) < len(paths) else ""
 
     def _numeric(self, c, k, elements) -> Numeric | None:
-        """The numeric witness at elements of leaf k, until one is wrong there.
+        """The numeric witness at the parts of elements of leaf k, until one is wrong.
 
         None where it cannot be asked. Always as many elements at once, at every leaf:
         one compiled program serves them all.
@@ -244,7 +245,7 @@ class Testimony(Answers):
         if not self.can_ask_numeric:
             return None
         m, a = self.manual[c].cotangents[k], self.auto[c].cotangents[k]
-        start = sum(np.size(x) for x in self.leaves[:k])
+        start, elements = sum(x.size for x in self.parts[:k]), parts_of(elements, m)
         at_once = _FEW if self.program.is_large else ASKED
         rounding = self.rounding(c)
         lost = not all(np.isfinite(out).all() for out in self.auto[c].outputs)

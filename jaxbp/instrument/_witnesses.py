@@ -16,6 +16,7 @@ from jaxbp.instrument import _by_numpy
 from jaxbp.instrument._compiled import jitted
 from jaxbp.instrument._noise import rounding_noise
 from jaxbp.instrument._numeric import ladder
+from jaxbp.instrument._parts import from_parts
 
 # Elements among the inputs, from which memory and run time are what count.
 LARGE = 2**20
@@ -172,11 +173,16 @@ class Program:
 
     @functools.cached_property
     def ladder(self) -> Callable[..., Any]:
-        """The numeric witness's program: the contraction with (inputs, cotangents)."""
+        """The numeric witness's program: the contraction with (inputs, cotangents).
+
+        Its leaves are moved by their `parts`.
+        """
 
         def phi(context, *leaves):
             inputs, cotangents = context
-            outs = self.auto.primal(self.auto.moved(inputs, leaves))
+            pairs = zip(leaves, self.leaves(inputs), strict=True)
+            moved = [from_parts(leaf, like) for leaf, like in pairs]
+            outs = self.auto.primal(self.auto.moved(inputs, moved))
             return self._contracted(cotangents, outs)
 
         return ladder(phi)

@@ -42,6 +42,18 @@ def test_what_cannot_be_known_is_not_claimed():
     assert not np.isfinite(secants(undefined, (), [np.array(-1.0)]).error[0])
 
 
+def test_of_complex_numbers_the_gradient_is_jaxs():
+    def f(z, x):  # holomorphic in parts, and in parts not
+        return (x * jnp.exp(1j * z).real).sum() + (jnp.abs(z) ** 3).sum()
+
+    z, x = np.array([1 + 2j, -0.3j, 0.7]), np.array([0.5, 1.5, -2.0])
+    gradient, error = numeric_gradient(f, z, x)
+    exact = jax.grad(f, (0, 1))(jnp.asarray(z), jnp.asarray(x))
+    for value, off, truth in zip(gradient, error, exact, strict=True):
+        assert (np.abs(value - truth) <= off + 1e-15).all()
+        assert off.max() < 1e-9
+
+
 def test_trees_come_back_as_trees():
     params, x = {"w": np.ones(3)}, np.arange(3.0)
     gradient, error = numeric_gradient(lambda p, x: p["w"] @ x, params, x)
