@@ -1,5 +1,7 @@
 """Rounding noise: it covers what rounding does, and is no wider than it has to be."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,3 +76,32 @@ def test_noise_is_found_inside_scans_and_branches():
     x = jnp.array(0.3)
     assert _noise(looped, x) > 1e-9
     assert _noise(branched, x) > 1e-11
+
+
+# XLA's functions, the same of C's or NumPy's library, and where the two part most.
+LIBRARY = {
+    "log1p": (jax.lax.log1p, np.log1p, np.linspace(-0.415, -0.38, 400)),
+    "atanh": (jax.lax.atanh, np.arctanh, np.linspace(0.38, 0.415, 400)),
+    "exp2": (jax.lax.exp2, np.exp2, np.linspace(-1000, 1000, 401)),
+    "sinh": (jax.lax.sinh, np.sinh, np.linspace(1, 300, 400)),
+    "cosh": (jax.lax.cosh, np.cosh, np.linspace(1, 300, 400)),
+    "erfc": (jax.lax.erfc, np.vectorize(math.erfc), np.linspace(1, 25, 400)),
+    "lgamma": (
+        jax.lax.lgamma,
+        np.vectorize(math.lgamma),
+        2 + np.linspace(-0.1, 0.1, 400),
+    ),
+    "tanh": (jax.lax.tanh, np.tanh, np.linspace(-20, 20, 401)),
+    "expm1": (jax.lax.expm1, np.expm1, np.linspace(-1, 1, 401)),
+}
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_what_xlas_own_functions_are_off_by_is_noise(name):
+    function, exact, x = LIBRARY[name]
+    noise, value = _noise(function, x), exact(x)
+    assert (np.abs(np.asarray(jax.jit(function)(x)) - value) <= 16 * noise).all()
+    # No more than eight units of the value, and what a unit of x makes of it.
+    slope = jax.vmap(jax.grad(function))(x)
+    size = np.maximum(np.abs(value), 1) if name == "lgamma" else np.abs(value)
+    assert (noise <= 3 * EPS * (8 * size + np.abs(x * slope))).all()
