@@ -228,8 +228,9 @@ def _magnitudes(eqn, ins):
     """sqrt(n) times the sum of the magnitudes of what a sum adds up."""
     (total,) = _by_numpy.run(eqn, [_absolute(x) for x in ins])
     terms = max(1, _size(ins) // max(1, np.size(total)))
+    by = np.sqrt(terms) * (1 + 1j if np.iscomplexobj(total) else 1)
     with np.errstate(over="ignore"):
-        return [total * np.sqrt(terms).astype(total.dtype)]
+        return [total * np.asarray(by).astype(total.dtype)]
 
 
 def _size(ins):
@@ -237,7 +238,8 @@ def _size(ins):
 
 
 def _absolute(x):
-    return np.abs(x) if _is_inexact(_dtype(x)) else x
+    """The magnitudes, in the dtype that the equation is written for."""
+    return np.abs(x).astype(x.dtype) if _is_inexact(_dtype(x)) else x
 
 
 def _widens(eqn, ins, outs):

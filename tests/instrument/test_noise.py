@@ -105,3 +105,10 @@ def test_what_xlas_own_functions_are_off_by_is_noise(name):
     slope = jax.vmap(jax.grad(function))(x)
     size = np.maximum(np.abs(value), 1) if name == "lgamma" else np.abs(value)
     assert (noise <= 3 * EPS * (8 * size + np.abs(x * slope))).all()
+
+
+@pytest.mark.parametrize("f", [jnp.sum, lambda z: jnp.zeros(2, z.dtype).at[0].add(z)])
+def test_both_parts_of_complex_sums_have_noise(f):
+    z = np.array([1e5 + 1e5j, 1, -1e5 - 1e5j])
+    noise = np.atleast_1d(_noise(f, z if f is jnp.sum else z[0]))[0]
+    assert 1e5 * EPS <= noise <= 16e5 * EPS
