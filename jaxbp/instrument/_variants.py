@@ -113,8 +113,9 @@ def other_dtypes(
 ) -> Iterator[Iterator[Variant]]:
     """The floating leaves in each of the narrower dtypes, also of other sizes.
 
-    64 times as large; so large that their exponentials overflow in that dtype; and
-    their squares: one by one, since all of them take much memory.
+    So small that 1 + x is 1 in that dtype; 64 times as large; so large that their
+    exponentials overflow in it; and their squares: one by one, since all of them take
+    much memory.
     """
     complexes = any(map(_is_complex, jax.tree.leaves((args, kwargs))))
     for dtype in _DTYPES[:1] if complexes else _DTYPES:  # complex64 is the narrowest
@@ -133,12 +134,14 @@ def other_dtypes(
 
             return jax.tree.map(one, (args, kwargs))
 
-        name, top = str(jnp.dtype(dtype)), float(jnp.finfo(dtype).max)
+        name, info = str(jnp.dtype(dtype)), jnp.finfo(dtype)
+        top = float(info.max)
         leaves = jax.tree.leaves((args, kwargs))
         if max(math.prod(_shape(x)) for x in leaves) > top:
             continue  # which cannot count so far: no mean is possible in it
         scales = {
             name: (1.0,),
+            f"{name}, an eighth of its unit": (1.0, float(info.eps) / 8),
             f"{name}, 64 times as large": (64.0,),
             f"{name}, exp of it overflows": (1.0, 1.2 * math.log(top)),
             f"{name}, {SQUARES}": (1.0, 1.1 * math.sqrt(top)),

@@ -235,6 +235,20 @@ def test_an_overflow_in_the_callers_own_dtype_is():
     assert comparison.verdict == "wrong"
 
 
+def test_what_a_tiny_argument_divides_by_in_the_callers_dtype_is_seen():
+    def of(bwd):
+        return rule(lambda x: jnp.log(jnp.expm1(x)), bwd)
+
+    x = jnp.array([0.5, 1, 2], jnp.float32)
+    careful = of(lambda x, g: (g * (1 + 1 / jnp.expm1(x)),))
+    assert compare(careful, x, effort="full").ok
+    careless = of(lambda x, g: (g * jnp.exp(x) / (jnp.exp(x) - 1),))
+    assert compare(careless, x).ok
+    (finding,) = compare(careless, x, effort="full").findings
+    assert (finding.verdict, finding.kind) == ("wrong", "overflow"), finding
+    assert finding.message.startswith("float32, an eighth of its unit")
+
+
 def test_where_autodiff_keeps_no_digit_none_is_asked_for():
     """At 3e7 a float32 has lost the angle: sine and slope are anybody's."""
 
