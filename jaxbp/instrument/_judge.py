@@ -81,15 +81,16 @@ def disagreement(manual, auto, unit, noise=None):
     """Where M and A differ beyond rounding, as a multiple of what rounding allows.
 
     0 where they agree. With `noise` (their spread in every element) the allowance is 16
-    times that, where it is the larger; and M's smallest normal number, below which its
-    dtype has no digits.
+    times that, where it is the larger, without bound where rounding may give NaN; and
+    M's smallest normal number, below which its dtype has no digits.
     """
     with np.errstate(all="ignore"):
         allowed = _CHEAP * unit * (np.abs(auto) + np.abs(manual))
         if noise is not None:
             floats = jnp.issubdtype(manual.dtype, jnp.inexact)
             tiny = float(jnp.finfo(manual.dtype).tiny) if floats else 0.0
-            allowed = np.maximum(allowed, np.maximum(_NOISE * noise, tiny))
+            spread = np.where(np.isnan(noise), np.inf, _NOISE * noise)
+            allowed = np.maximum(allowed, np.maximum(spread, tiny))
         difference = np.abs(manual - auto)
         multiple = difference / allowed
     same = (manual == auto) | (np.isnan(manual) & np.isnan(auto))

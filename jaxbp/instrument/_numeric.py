@@ -18,6 +18,7 @@ from jaxbp.instrument._parts import cotangent, from_parts, parts
 _RUNGS = 18
 _DEPTH = 6
 _GROWTH = 1.05  # a halving: that of |x| to the power 0.93
+_STEP = 2.1  # a halving: a jump's secants double, no continuous function's grow faster
 
 
 class Secants(NamedTuple):
@@ -211,11 +212,14 @@ def _extrapolated(secant, floor, power):
 
 def _grows(secant, floor):
     """Whether every halving of the step makes the secant larger, and steadily so."""
-    sizes, rounded = np.abs(secant), 4 * floor
-    growing = sizes[:, 1:] - rounded[:, 1:] > _GROWTH * (
-        sizes[:, :-1] + rounded[:, :-1]
-    )
+    growing = _larger(secant, floor, _GROWTH) & ~_larger(secant, floor, _STEP)
     return growing.all(axis=1)
+
+
+def _larger(secant, floor, times):
+    """Halving by halving, whether it makes the secant that many times as large."""
+    sizes, rounded = np.abs(secant), 4 * floor
+    return sizes[:, 1:] - rounded[:, 1:] > times * (sizes[:, :-1] + rounded[:, :-1])
 
 
 def _jumps(secant, floor, best):
@@ -223,8 +227,9 @@ def _jumps(secant, floor, best):
 
     Steps that jump over all that happens agree with one another, about nothing. What
     the finest one may still be off by is its rounding and what the last halving moved
-    it by: on a plateau beside a jump, where it doubles, half of itself.
+    it by: on a plateau beside a jump, where it doubles, half of itself. What grows even
+    faster has its ground between the finest step and none.
     """
     finest, before = secant[:, -1], secant[:, -2]
     drift = np.abs(best - finest) - 4 * floor[:, -1] - np.abs(finest - before)
-    return drift > np.abs(finest) / 4
+    return (drift > np.abs(finest) / 4) | _larger(secant, floor, _STEP)[:, -1]

@@ -28,7 +28,7 @@ from jaxbp.instrument._judge import (
     worst_elements,
 )
 from jaxbp.instrument._kinks import Differing, held_to_lines, with_points_around
-from jaxbp.instrument._parts import parts_of
+from jaxbp.instrument._parts import parts_of, slopes
 from jaxbp.instrument._witnesses import LARGE
 
 Pair = tuple[int, np.ndarray, np.ndarray]  # a leaf, and two cotangents of it
@@ -82,7 +82,7 @@ class Testimony(Answers):
                 continue
             multiple = beyond_rounding(m, a, self.unit)
             if multiple is not None:
-                noise = np.fmax(*(side.outputs[k] for side in self.noise(0)))
+                noise = np.maximum(*(side.outputs[k] for side in self.noise(0)))
                 multiple = beyond_rounding(m, a, self.unit, noise)
             if multiple is not None:
                 worst = worst_at(m, a, int(worst_elements(multiple)[0]))
@@ -254,10 +254,24 @@ class Testimony(Answers):
             some = elements[first : first + at_once]
             s = self.secants(c, start + np.resize(some, at_once), rounding)
             answer = Numeric.of(some, s, lost=lost)
+            answer = self._with_own_noise(c, k, answer)
             found.append(with_points_around(self, c, k, answer))
             if "wrong" in sides(m, a, found[-1], self.unit):
                 break
         return Numeric(*(np.concatenate(c) for c in zip(*found, strict=True)))
+
+    def _with_own_noise(self, c, k, numeric: Numeric) -> Numeric:
+        """Widened by what rounding does to M, where no finite A was held against it."""
+        m, a = self.manual[c].cotangents[k], self.auto[c].cotangents[k]
+        alone = ~np.isfinite(slopes(a).ravel()[numeric.elements])
+        if not alone.any():
+            return numeric
+        places = numeric.elements // 2 if np.iscomplexobj(m) else numeric.elements
+        without_end = np.full(places.shape, np.inf)
+        (noise,) = self.noise_at(c, {k: places}, {k: without_end}, sides=[MANUAL])
+        noise = np.where(alone & np.isfinite(noise), noise, 0)
+        error, slack = numeric.error + 4 * noise, numeric.slack + 16 * noise
+        return numeric._replace(error=error, slack=slack)
 
 
 def _sampled(multiple: np.ndarray) -> tuple[np.ndarray, str]:

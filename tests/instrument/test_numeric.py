@@ -88,3 +88,14 @@ def test_a_slope_without_bound_is_told_from_steep_ones():
     assert unbounded(lambda x: jnp.abs(x) ** 0.5, 0.0)
     for f, x in ((jnp.sqrt, 1e-3), (jnp.abs, 0.0), (jnp.exp, 30.0), (jnp.tanh, 0.0)):
         assert not unbounded(f, x)
+
+
+def test_what_a_step_jumps_over_is_no_pole():
+    # All that it does beside 0 lies within the finest step of the giant beside it.
+    program = ladder(lambda _, x: (x / (1 + x * x)).sum())
+    s = secants(program, (), [np.array([0.0, 1e9])], np.array([0]))
+    assert not s.unbounded[0]
+    assert not np.isfinite(s.error[0])
+    # A root's slope is one.
+    root = ladder(lambda _, x: jnp.sqrt(jnp.abs(x)).sum())
+    assert secants(root, (), [np.array([0.0, 1.0])], np.array([0])).unbounded[0]
