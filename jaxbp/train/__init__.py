@@ -1,0 +1,5 @@
+"""Training: one compiled program for many steps, whoever wrote the gradient."""
+
+from jaxbp.train._fit import Result, fit
+
+__all__ = ["Result", "fit"]
