@@ -30,7 +30,7 @@ _HOMES = {
     "compare": "jaxbp.instrument",
     "cost": "jaxbp.instrument",
 }
-_MODULES = ("nets", "ops")
+_MODULES = ("nets", "ops", "train")
 
 __all__ = [
     "Audit",
@@ -44,6 +44,7 @@ __all__ = [
     "cost",
     "nets",
     "ops",
+    "train",
 ]
 
 
