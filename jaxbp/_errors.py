@@ -100,9 +100,12 @@ def describe(value: object) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What JAX says first: the rest is advice on its internals."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0]
+    """What JAX says first, to the end of the sentence: the rest is advice."""
+    first, *rest = (str(error).strip() or type(error).__name__).splitlines()
+    while first.endswith(":") and rest:
+        first = f"{first} {' '.join(line.strip() for line in rest[:3])}"
+        rest = []
+    return first
 
 
 def function_name(f: object) -> str:

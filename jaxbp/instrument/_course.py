@@ -28,6 +28,7 @@ from jaxbp.instrument._variants import too_large
 from jaxbp.instrument._witnesses import Program, Witness, in_float64, traced
 
 _NAMED = 4  # changes of length that are left out
+_PROVEN_WRONG = ("broken-contract", "wrong")
 _FEW = 4  # points that a large program is asked at, with effort="full"
 
 
@@ -84,25 +85,37 @@ def at_the_point(asked: Question) -> Here:
 def looked_elsewhere(
     asked: Question, here: Here, full: bool, order: int
 ) -> list[Finding]:
-    """The findings; worse ones from other points, shapes and dtypes in their place."""
+    """The findings; worse ones from other points, shapes and dtypes in their place.
+
+    A leaf that is found wrong is not judged again: only its contract is held.
+    """
     findings = here.findings
     # Where the caller's own point shows a mistake, quick need not look for one.
     failed = any(finding.verdict in FAILED for finding in findings)
+    settled = {*asked.surrogates}
+    asked = asked._replace(surrogates=settled)
+
+    def add(further: list[Finding], *, ours: bool = True) -> None:
+        nonlocal findings
+        findings = worse(findings, further, ours=ours)
+        settled.update(f.argument for f in findings if f.verdict in _PROVEN_WRONG)
+
+    add([])
     here.let_go()
     with here.precision():
         if full or not failed:
             few = _FEW if full else 0
             for further in look_around(asked, here.answers, here.coverage, few):
-                findings = worse(findings, further, ours=True)
+                add(further)
         if full:
             for further in look_further(asked, here.answers, here.working):
-                findings = worse(findings, further, ours=True)
+                add(further)
         if order == 2:
-            findings = worse(findings, look_again(asked, here.answers), ours=False)
+            add(look_again(asked, here.answers), ours=False)
     here.let_go()
     if full and not here.note:
         for further in look_at_dtypes(asked, here.answers):
-            findings = worse(findings, further, ours=True)
+            add(further)
     return findings
 
 

@@ -30,7 +30,7 @@ def look_at_dtypes(asked: Question, answers: Testimony) -> Iterator[list[Finding
     for variants in other_dtypes(asked.args, asked.kwargs):
         narrow = None
         for variant in variants:
-            leaves = _floats(*variant[1:])
+            leaves = _floats(variant.args, variant.kwargs)
             as_it_is = narrow is None
             narrow = narrow or _narrowed(asked, answers, variant)
             findings = narrow and _in_dtype(narrow, leaves, asked, answers)
@@ -45,7 +45,8 @@ def look_at_dtypes(asked: Question, answers: Testimony) -> Iterator[list[Finding
 def _narrowed(asked: Question, answers: Testimony, variant: Variant) -> Program | None:
     """The program in a narrow dtype; None where the function is not for that."""
     try:
-        narrow = traced(asked.f, *variant[1:], asked.reference, once=True)
+        args = variant.args, variant.kwargs
+        narrow = traced(asked.f, *args, asked.reference, once=True)
     except Exception:  # whatever `f` raises of it
         return None
     wide = answers.program.manual.jaxpr

@@ -15,6 +15,7 @@ from jaxbp.instrument._parts import cotangent, slopes
 _CHEAP = 8  # units of roundoff of |A| + |M|: a few roundings in each
 _NOISE = 16  # times the spread of 8 draws, of which the true error is one more
 ASKED = 8  # elements that the numeric witness is asked about at once
+_APART = 1e-2  # of gradients a millionth away: what is smooth differs by a millionth
 _PART = 1e-3  # of a complex difference: a part that does not make it
 _MOST = 64  # and of one leaf in all
 
@@ -68,11 +69,14 @@ class Numeric(NamedTuple):
     def beside(self, near: np.ndarray, unit: float) -> "Numeric":
         """At kinks, with the gradients `near` by between its one-sided derivatives.
 
-        Where three paths tie, the one in the middle is on neither side.
+        Where three paths tie, the one in the middle is on neither side. A kink is also
+        where those gradients are far from one another.
         """
-        bent = self.bent(unit)
-        low = np.fmin(np.minimum(self.left, self.right), np.fmin.reduce(near))
-        high = np.fmax(np.maximum(self.left, self.right), np.fmax.reduce(near))
+        least, most = np.fmin.reduce(near), np.fmax.reduce(near)
+        apart = most - least > _APART * np.fmax(np.abs(least), np.abs(most))
+        bent = self.bent(unit) | apart
+        low = np.fmin(np.minimum(self.left, self.right), least)
+        high = np.fmax(np.maximum(self.left, self.right), most)
         left, right = np.where(bent, low, self.left), np.where(bent, high, self.right)
         return self._replace(left=left, right=right)
 

@@ -133,20 +133,29 @@ def look_further(
     answers.let_go()
     variants = (other_flags, other_lengths)
     repeats = not holds(answers.program.auto.jaxpr, _overwrites)
+    iterates = holds(answers.program.auto.jaxpr, _may_not_end)
     caller = jax.tree.leaves((asked.args, asked.kwargs))
     for variant in itertools.chain(*(v(asked.args, asked.kwargs) for v in variants)):
-        pairs = zip(caller, jax.tree.leaves(variant[1:]), strict=True)
+        pairs = zip(caller, jax.tree.leaves(variant[1:3]), strict=True)
         if not repeats and any(repeated(*pair) for pair in pairs):
             continue
+        if iterates and any(map(_is_larger, caller, jax.tree.leaves(variant[1:3]))):
+            continue  # a matrix that is repeated need not be a contraction any more
         with jax.enable_x64(True):
             findings = _of_variant(variant, asked)
         yield elsewhere(findings, variant.name)
 
 
+def _is_larger(old: Any, new: Any) -> bool:
+    return np.size(new) > np.size(old)
+
+
 def _of_variant(variant: Variant, asked: Question) -> list[Finding]:
     """Findings; none where the function does not take such arguments."""
     try:
-        wide_args, wide_kwargs = jax.tree.map(in_float64, variant[1:])
+        if variant.beside:
+            traced(asked.f, *variant.beside, asked.reference)
+        wide_args, wide_kwargs = jax.tree.map(in_float64, variant[1:3])
         other = traced(asked.f, wide_args, wide_kwargs, asked.reference, once=True)
         there = Testimony(other, other.inputs, asked.paths, asked.seed, count=1)
         outputs = there.auto[0].outputs

@@ -21,11 +21,16 @@ Shape = tuple[int, ...]
 
 
 class Variant(NamedTuple):
-    """Other arguments of the same function."""
+    """Other arguments of the same function.
+
+    `beside` are others that it takes as well, or else takes these by chance alone: an
+    axis of length 1 is broadcast where one of 2 would not fit.
+    """
 
     name: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    beside: tuple[tuple[Any, ...], dict[str, Any]] | None = None
 
 
 def other_lengths(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Variant]:
@@ -41,13 +46,21 @@ def other_lengths(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Var
     for name, new in _other_shapes(old):
         if not _fits(old, new):
             continue
-        pairs = zip(leaves, new, strict=True)
-        resized = [_with_lengths(x, lengths) for x, lengths in pairs]
-        pairs = zip(_all(new), _all(old), strict=True)
-        shorter = min((n for n, before in pairs if n < before), default=0)
-        if shorter:
-            resized = [_below(x, shorter) for x in resized]
-        yield Variant(name, *jax.tree.unflatten(tree, resized))
+        beside = None
+        if 1 in set(_all(new)) - set(_all(old)):
+            pairs = [zip(*shapes, strict=True) for shapes in zip(new, old, strict=True)]
+            two = [tuple(2 if n == 1 != m else n for n, m in pair) for pair in pairs]
+            beside = jax.tree.unflatten(tree, _resized(leaves, old, two))
+        resized = jax.tree.unflatten(tree, _resized(leaves, old, new))
+        yield Variant(name, *resized, beside=beside)
+
+
+def _resized(leaves: list[Any], old: list[Shape], new: list[Shape]) -> list[Any]:
+    pairs = zip(leaves, new, strict=True)
+    resized = [_with_lengths(x, lengths) for x, lengths in pairs]
+    pairs = zip(_all(new), _all(old), strict=True)
+    shorter = min((n for n, before in pairs if n < before), default=0)
+    return [_below(x, shorter) for x in resized] if shorter else resized
 
 
 def too_large(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:

@@ -143,7 +143,8 @@ def slope(of: Callable[..., Any], route: Route) -> Callable[..., Any]:
         return found, grads, jnp.stack(list(map(relative, grads, others)))
 
     def alone(*args):
-        return *(manual if route == "manual" else auto)(*args), jnp.zeros(0, jnp.float32)
+        one = manual if route == "manual" else auto
+        return *one(*args), jnp.zeros(0, jnp.float32)
 
     return both if route == "both" else alone
 

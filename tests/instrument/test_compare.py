@@ -489,6 +489,20 @@ def test_where_autodiff_has_no_number_the_rules_own_rounding_counts():
     assert compare(wrong, x).verdict == "wrong"
 
 
+def test_where_many_tie_a_share_for_each_is_a_choice():
+    # Of a median: each of three alone may move and change nothing.
+    def shared(x, g):
+        tied = x == jnp.median(x)
+        return (jnp.where(tied, g / tied.sum().astype(g.dtype), 0),)
+
+    x = jnp.array([1.0, 1.0, 1.0, 0.0, 3.0])
+    (finding,) = compare(rule(jnp.median, shared), x).findings
+    assert finding.verdict == "kink", finding
+    # All of them together move it by as much.
+    whole = rule(jnp.median, lambda x, g: (jnp.where(x == jnp.median(x), g, 0),))
+    assert compare(whole, x).verdict == "wrong"
+
+
 def test_an_overflow_of_autodiff_lets_no_other_element_off():
     scale = np.array([1e25, 1.0, 2.0, 3.0])  # its square overflows float32
     x = jnp.array([1e-20, 1.0, 1.0, 1.0], "f4")

@@ -331,3 +331,55 @@ def test_lengths_change_together_wherever_they_occur():
     assert ((1, 3), (3,)) in shapes
     assert ((9, 7), (7,)) in shapes
     assert ((4, 6), (3,)) in shapes  # in one array alone
+
+
+def test_an_axis_of_one_that_only_fits_by_broadcasting_is_not_asked():
+    # A filter for the real spectrum of 14 numbers; of one it would be broadcast.
+    def f(x, h):
+        return jnp.fft.irfft(jnp.fft.rfft(x) * jax.lax.complex(h, 0 * h), n=len(x))
+
+    def bwd(res, g):
+        x, h = res
+        n = x.shape[0]
+        weights = jnp.where(
+            (jnp.arange(h.size) == 0) | (2 * jnp.arange(h.size) == n), 1, 2
+        )
+        spectra = jnp.fft.rfft(x) * jnp.conj(jnp.fft.rfft(g))
+        return f(g, h), weights.astype(h.dtype) * jnp.real(spectra) / n
+
+    filtered = rule(f, bwd)
+    rng = np.random.default_rng(0)
+    comparison = compare(
+        filtered, rng.standard_normal(14), rng.random(8), effort="full"
+    )
+    assert comparison.ok, comparison
+
+
+def test_a_fixed_point_is_not_asked_of_a_larger_matrix_that_has_none():
+    # Repeated to 7 × 7, a contraction of 3 × 3 doubles what it should halve.
+    def iterated(w, x):
+        def moved(state):
+            z, _ = state
+            return jnp.tanh(w @ z + x), z
+
+        def apart(state):
+            return jnp.abs(state[0] - state[1]).max() > 1e-15
+
+        start = jnp.tanh(x), jnp.zeros_like(x)
+        counted = lambda s: (moved(s[0]), s[1] + 1)
+        (z, _), _ = jax.lax.while_loop(
+            lambda s: apart(s[0]) & (s[1] < 200), counted, (start, 0)
+        )
+        return z
+
+    def bwd(res, g):
+        w, x = res
+        z = iterated(w, x)
+        slope = 1 - jnp.tanh(w @ z + x) ** 2
+        u = slope * jnp.linalg.solve(jnp.eye(len(x)) - (slope[:, None] * w).T, g)
+        return jnp.outer(u, z), u
+
+    rng = np.random.default_rng(0)
+    w, x = rng.uniform(-0.3, -0.2, (3, 3)), rng.standard_normal(3)
+    comparison = compare(rule(iterated, bwd), w, x, effort="full")
+    assert comparison.ok, comparison
