@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxbp import nets, ops
+    from jaxbp import nets, ops, train
     from jaxbp._autodiff import autodiff
     from jaxbp.instrument import (
         Audit,
