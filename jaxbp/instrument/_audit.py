@@ -94,6 +94,8 @@ def audit(
         links, closed = met_links(program, seed)
     else:
         reason, note, precision = None, "", jax.enable_x64(True)
+        for link in links:
+            link.widened = narrow
     with precision:
         programs, pairs = Programs(), {}
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxbp._errors import first_line
 from jaxbp._jaxpr import is_differentiable
@@ -23,6 +24,7 @@ from jaxbp.instrument._search import (
     varied,
     worse,
 )
+from jaxbp.instrument._structure import structure
 from jaxbp.instrument._testimony import Testimony
 from jaxbp.instrument._variants import too_large
 from jaxbp.instrument._witnesses import Program, Witness, in_float64, traced
@@ -120,17 +122,26 @@ def looked_elsewhere(
 
 
 def not_asked(asked: Question, here: Here, full: bool) -> str:
-    """Where a large program, or one of large arrays, is not asked; "" for no other."""
+    """Where a large program, or one of large arrays, is not asked, and what is kept."""
     parts = []
     program = here.answers.program
     if program.is_large or program.is_long:
         instead = f"{_FEW} other points" if full else "no other point"
         parts.append(f"a large program, asked at {instead}")
+    elif kept := _kept(asked, here):
+        parts.append(f"asked as what they seem to be: {kept}")
     if full and (names := too_large(asked.args, asked.kwargs)):
         some, others = names[:_NAMED], len(names[_NAMED:])
         more = f" and {others} more changes of length" if others else ""
         parts.append(f"left out for their size: {', '.join(some)}{more}")
     return "; ".join(parts)
+
+
+def _kept(asked: Question, here: Here) -> str:
+    """The arguments whose structure every other point has too."""
+    pairs = zip(asked.paths, map(np.asarray, here.answers.leaves), strict=True)
+    named = [(path, structure(x)) for path, x in pairs if not np.iscomplexobj(x)]
+    return ", ".join(f"{path} {kind}" for path, kind in named if kind)
 
 
 def _traced(asked: Question):

@@ -97,7 +97,8 @@ def _table(audit: Audit) -> str:
     if first := audit.first:
         wire = f", wire {first.wire}" if first.wire else ""
         what = "unproven" if first.verdict == "unproven" else "wrong"
-        say(f"first {what} link from the loss: {first.rule}{wire}, {short(first.site)}")
+        site = f", {short(first.site)}" if first.site else ""
+        say(f"first {what} link from the loss: {first.rule}{wire}{site}")
     if audit.findings:
         console.print(table)
     for f in audit.findings:

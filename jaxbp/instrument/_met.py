@@ -40,7 +40,8 @@ class Link:
     """A rule, where it is called, and every call that was met there.
 
     `together`: all rules of the shard_map that it is called in; `found`, once asked,
-    its finding with the place of the call that it is about.
+    its finding with the place of the call that it is about; `widened`: it is asked in
+    float64 where the caller asked in a narrower dtype.
     """
 
     rule: Rule
@@ -50,6 +51,7 @@ class Link:
     calls: list[Call] = field(default_factory=list)
     together: "Link | None" = None
     found: tuple[int, LinkFinding] | None = None
+    widened: bool = False
 
 
 def met_links(

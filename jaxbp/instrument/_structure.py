@@ -5,23 +5,36 @@ from typing import Any
 
 import numpy as np
 
+MASK, SIMPLEX = "zeros and ones", "rows that sum to one"
+SYMMETRIC, SORTED = "a symmetric matrix", "rows in order"
+
+
+def structure(x: np.ndarray) -> str:
+    """What a floating array evidently is, "" where nothing tells.
+
+    One number everywhere, as tests write it, is no symmetric matrix.
+    """
+    if is_mask(x):
+        return MASK
+    if x.ndim and x.shape[-1] > 1 and _sums_to_one(x):
+        return SIMPLEX
+    square = x.ndim >= 2 and x.shape[-1] == x.shape[-2] > 1
+    if square and np.array_equal(x, np.swapaxes(x, -1, -2)) and x.max() > x.min():
+        return SYMMETRIC
+    return SORTED if is_sorted(x) else ""
+
 
 def keeping(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """New values with the structure of the old ones.
-
-    Zeros and ones, rows that sum to one, a symmetric matrix, rows in order.
-    """
-    if is_mask(old):
+    """New values with the structure of the old ones."""
+    kind = structure(old)
+    if kind == MASK:
         return old
-    if old.ndim and old.shape[-1] > 1 and _sums_to_one(old):
+    if kind == SIMPLEX:
         weights = np.abs(np.nan_to_num(new)) + 1e-3
         return weights / weights.sum(axis=-1, keepdims=True)
-    square = old.ndim >= 2 and old.shape[-1] == old.shape[-2] > 1
-    if square and np.array_equal(old, np.swapaxes(old, -1, -2)):
+    if kind == SYMMETRIC:
         return (new + np.swapaxes(new, -1, -2)) / 2
-    if is_sorted(old):
-        return np.sort(new, axis=-1)
-    return new
+    return np.sort(new, axis=-1) if kind == SORTED else new
 
 
 def keeping_data(old: np.ndarray, new: np.ndarray) -> np.ndarray:

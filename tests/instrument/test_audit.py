@@ -583,3 +583,17 @@ def test_five_hundred_equations_are_a_matter_of_seconds(monkeypatch):
     # Each of 501 once forward; of the rules' calls each is traced once more, to be
     # compiled. One run of what lies before every call would be 25,000.
     assert 501 <= len(runs) < 4 * 501
+
+
+def test_a_rule_for_the_callers_narrower_dtype_may_answer_in_that():
+    def of(factor):
+        def bwd(res, g):
+            return (factor * g * jnp.cos(res[0].astype(jnp.float32)),)
+
+        return rule(lambda x: jnp.sin(x.astype(jnp.float32)), bwd)
+
+    x = jnp.array([0.3, -1.2, 2.0], jnp.float32)
+    assert audit(of(1), x).verdict == "right"
+    assert audit(of(1.001), x).verdict == "wrong"
+    (finding,) = audit(of(1), x.astype(jnp.float64)).findings
+    assert finding.message == "a cotangent of dtype float32 for float64"

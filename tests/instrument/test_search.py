@@ -259,6 +259,21 @@ def test_where_autodiff_keeps_no_digit_none_is_asked_for():
     assert compare(f, jnp.float32(3000.25)).ok
 
 
+def test_one_number_everywhere_is_no_symmetric_matrix_and_what_is_kept_is_said():
+    def product(x, w):
+        return x @ w
+
+    forgetful = rule(product, lambda res, g: (g @ res[1], res[0].T @ g))
+    for w in (jnp.ones((3, 3)), jnp.zeros((3, 3))):
+        assert compare(forgetful, X, w.astype(X.dtype)).verdict == "wrong"
+    symmetric = X.T @ X
+    kept = compare(forgetful, X, symmetric)
+    assert kept.ok
+    assert kept.note == "asked as what they seem to be: [1] a symmetric matrix"
+    right = rule(product, lambda res, g: (g @ res[1].T, res[0].T @ g))
+    assert compare(right, X, X[:3, :3]).note == ""
+
+
 def test_what_is_left_out_is_said():
     tall = np.broadcast_to(np.float32(0), (2**20, 3))
     longer = ["axes of 3 made 4", "axes of 1048576 made 1048577"]
