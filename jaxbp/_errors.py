@@ -102,10 +102,8 @@ def describe(value: object) -> str:
 def first_line(error: Exception) -> str:
     """What JAX says first, to the end of the sentence: the rest is advice."""
     first, *rest = (str(error).strip() or type(error).__name__).splitlines()
-    while first.endswith(":") and rest:
-        first = f"{first} {' '.join(line.strip() for line in rest[:3])}"
-        rest = []
-    return first
+    more = rest[:3] if first.endswith(":") else []
+    return " ".join([first, *(line.strip() for line in more)])
 
 
 def function_name(f: object) -> str:

@@ -140,7 +140,8 @@ def not_asked(asked: Question, here: Here, full: bool) -> str:
 def _kept(asked: Question, here: Here) -> str:
     """The arguments whose structure every other point has too."""
     pairs = zip(asked.paths, map(np.asarray, here.answers.leaves), strict=True)
-    named = [(path, structure(x)) for path, x in pairs if not np.iscomplexobj(x)]
+    reals = [(path, x) for path, x in pairs if not np.iscomplexobj(x)]
+    named = [(path, structure(x.astype(np.float64))) for path, x in reals]
     return ", ".join(f"{path} {kind}" for path, kind in named if kind)
 
 
