@@ -3,6 +3,7 @@
 import contextlib
 import numbers
 import os
+import re
 import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp._errors import argument_error, describe
+from jaxbp._errors import argument_error, describe, first_line
 from jaxbp._jaxpr import is_differentiable, is_tracer
 
 Leaves = list[tuple[str, Any]]
@@ -67,7 +68,13 @@ def check_closed(function: str, jaxpr: Any) -> None:
         raise argument_error(function, "f", expected, got, mend, kind=TypeError)
 
 
-_NOT_THE_USERS = os.path.dirname(jax.__file__), os.path.dirname(__file__), "<"
+_NOT_THE_USERS = (
+    os.path.dirname(jax.__file__),
+    os.path.dirname(__file__),
+    contextlib.__file__,
+    "<",
+)
+_UNDEFINED = re.compile(r"No J?VJ?P defined for custom_")
 _UNTRACEABLE = (
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
@@ -78,22 +85,41 @@ _UNTRACEABLE = (
 
 @contextlib.contextmanager
 def traceable(function: str) -> Iterator[None]:
-    """A TypeError where `f` decides in Python by a traced value, and what mends it.
+    """A TypeError where `f` cannot be traced or differentiated, and what mends it.
 
-    `jax.grad` alone lets that pass, since its values are concrete.
+    Where it decides in Python by a value, which `jax.grad` alone lets pass, since its
+    values are concrete; hands a float to a rule as what is no array; or calls a rule
+    that is not there.
     """
     try:
         yield
     except _UNTRACEABLE as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        own = [f for f in frames if not f.filename.startswith(_NOT_THE_USERS)]
-        at = f" at {own[-1].filename}:{own[-1].lineno}" if own else ""
-        got = f"one that decides in Python by a value{at}"
+        got = f"one that decides in Python by a value{_own_line(error)}"
         mend = "decide by jnp.where or jax.lax.cond, or bind what is no array before"
-        expected = "a function that jax.jit can trace"
-        raise argument_error(
-            function, "f", expected, got, mend, kind=TypeError
-        ) from error
+        raise _refused(function, "jax.jit can trace", got, mend) from error
+    except jax.errors.UnexpectedTracerError as error:
+        if "nondiff_argnums" not in str(error):
+            raise
+        got = f"one that takes a float by nondiff_argnums{_own_line(error)}"
+        mend = "bind it with functools.partial"
+        raise _refused(function, "jax.jit can trace", got, mend) from error
+    except AttributeError as error:
+        if not _UNDEFINED.match(str(error)):
+            raise
+        got, mend = first_line(error).rstrip("."), "define it before you ask"
+        raise _refused(function, "jax.vjp can take", got, mend) from error
+
+
+def _refused(function: str, which: str, got: str, mend: str) -> Exception:
+    expected = f"a function that {which}"
+    return argument_error(function, "f", expected, got, mend, kind=TypeError)
+
+
+def _own_line(error: BaseException) -> str:
+    """The user's line that an error came by, " at file:line"."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not f.filename.startswith(_NOT_THE_USERS)]
+    return f" at {own[-1].filename}:{own[-1].lineno}" if own else ""
 
 
 def check_function(function: str, name: str, value: object) -> None:

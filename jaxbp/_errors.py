@@ -90,6 +90,13 @@ def argument_error(
     )
 
 
+def not_differentiable(function: str, error: Exception) -> Exception:
+    """That `f` has no VJP, by what JAX says of it."""
+    got = f"one that raises {type(error).__name__}: {first_line(error).rstrip('.')}"
+    mend = "audit asks each rule inside it"
+    return argument_error(function, "f", "a function that jax.vjp can take", got, mend)
+
+
 def describe(value: object) -> str:
     """``float32 (3, 4)`` for an array, the type's name for anything else."""
     if value is None:

@@ -2,7 +2,7 @@
 
 import functools
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -118,6 +118,21 @@ def evaluate_changed(
             outs = _run_changed(eqn, ins, path[1:], change)
         env.update(zip(eqn.outvars, outs, strict=True))
     return [read(v) for v in jaxpr.outvars]
+
+
+def equations(jaxpr: Jaxpr) -> Iterator[tuple[tuple[int, ...], Eqn, list[Any]]]:
+    """Every equation, with its path and the variables in scope; rules are left whole.
+
+    The path is that of `evaluate_changed`.
+    """
+    scope = [*jaxpr.invars, *jaxpr.constvars]
+    for k, eqn in enumerate(jaxpr.eqns):
+        yield (k,), eqn, list(scope)
+        if not is_rule(eqn):
+            for number, body in enumerate(bodies(eqn)):
+                for path, inner, inside in equations(body):
+                    yield (k, number, *path), inner, inside
+        scope += eqn.outvars
 
 
 def _check_types(eqn: Eqn, outs: Sequence[Any]) -> None:

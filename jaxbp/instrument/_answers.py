@@ -158,14 +158,8 @@ class Answers:
         if c not in self._rounding:
             with jax.enable_x64(self.wide):
                 noise = self.program.auto.noise_of_outputs(self.inputs, self.seed)
-            moved = whole = 0.0
             outs = self.auto[c].outputs
-            for g, y, n in zip(self.probes[c], outs, noise, strict=True):
-                finite = np.isfinite(y)
-                with np.errstate(all="ignore"):
-                    whole += float(np.sum(np.abs(g * y), where=finite))
-                    moved += float(np.sum(np.abs(g) * n, where=finite & (n > 0)))
-            self._rounding[c] = np.inf if moved > whole / _DIGITS > 0 else moved
+            self._rounding[c] = rounding_in(self.probes[c], outs, noise)
         return self._rounding[c]
 
     def largest_difference(self, k: int) -> Worst | None:
@@ -189,9 +183,12 @@ class Answers:
         outputs = [
             np.asarray(x) for x in jax.jit(self.program.auto.primal)(self.inputs)
         ]
+        noise = self.program.auto.noise_of_outputs(self.inputs, self.seed)
+        everywhere = np.arange(sum(x.size for x in self.parts))
         values, errors = [], []
         for c in range(len(self.probes)):
-            s = self.secants(c, np.arange(sum(x.size for x in self.parts)))
+            rounding = self._rounding[c] = rounding_in(self.probes[c], outputs, noise)
+            s = self.secants(c, everywhere, rounding)
             values.append(Pullback(outputs, self._like_leaves(s.central)))
             nothing = [np.zeros(x.shape) for x in outputs]
             off = [np.abs(x) for x in self._like_leaves(s.error / 4)]
@@ -232,6 +229,22 @@ def worst_at(m: np.ndarray, a: np.ndarray, element: int) -> Worst:
     """Both values at a flat index."""
     index = tuple(int(i) for i in np.unravel_index(element, m.shape))
     return Worst(index, m.flat[element].item(), a.flat[element].item(), None)
+
+
+def rounding_in(
+    bars: Sequence[Any], outputs: Sequence[Any], noise: Sequence[Any]
+) -> float:
+    """What the outputs' noise is in their product with cotangents.
+
+    Infinite where it leaves no digit of them.
+    """
+    moved = whole = 0.0
+    for g, y, n in zip(bars, outputs, noise, strict=True):
+        finite = np.isfinite(y)
+        with np.errstate(all="ignore"):
+            whole += float(np.sum(np.abs(g * y), where=finite))
+            moved += float(np.sum(np.abs(g) * n, where=finite & (n > 0)))
+    return np.inf if moved > whole / _DIGITS > 0 else moved
 
 
 def _asked(wide, program, inputs, probes, c) -> tuple[Pullback, Pullback]:

@@ -105,15 +105,18 @@ def compare(
             findings = [_with_numeric(f, paths, numbers) for f in findings]
     if nothing:
         findings = [_doubted(finding) for finding in findings]
+    manual, auto = (side[0].cotangents for side in (answers.manual, answers.auto))
     note = here.note
     if answers.refused:
+        auto, numbers = None, auto
+        findings = [_without_autodiff(finding) for finding in findings]
         note = f"judged by the numeric derivative, no autodiff: {answers.refused}"
     return Comparison(
         function_name(f),
         worst_of([finding.verdict for finding in findings]),
         tuple(findings),
-        _like(args, answers.manual[0].cotangents),
-        _like(args, answers.auto[0].cotangents),
+        _like(args, manual),
+        _like(args, auto),
         _like(args, numbers),
         accuracy,
         "; ".join(part for part in (nothing, note, left_out) if part),
@@ -208,6 +211,16 @@ def _with_numeric(finding, paths, numbers):
         return finding
     value = numbers[paths.index(finding.argument)][worst.index]
     worst = dataclasses.replace(worst, numeric=value.item())
+    return dataclasses.replace(finding, worst=worst)
+
+
+def _without_autodiff(finding):
+    """Of a worst element the numeric value alone, which stood in autodiff's place."""
+    worst = finding.worst
+    if worst is None:
+        return finding
+    number = worst.auto if worst.numeric is None else worst.numeric
+    worst = dataclasses.replace(worst, auto=None, numeric=number)
     return dataclasses.replace(finding, worst=worst)
 
 

@@ -18,7 +18,13 @@ from jaxbp._arguments import (
     whole,
 )
 from jaxbp._autodiff import autodiff
-from jaxbp._errors import argument_error, describe, first_line, function_name
+from jaxbp._errors import (
+    argument_error,
+    describe,
+    first_line,
+    function_name,
+    not_differentiable,
+)
 from jaxbp._jaxpr import find_rules, out_of_reach, without_rules
 from jaxbp.instrument._bill import Cost, Ratio, Side
 from jaxbp.instrument._measure import Compiled, Traced, compiled, interleaved, traced_at
@@ -85,7 +91,10 @@ def cost(
     else:
         theirs = traced_at(reference, args, kwargs)
         _check_alike(ours, theirs)
-    manual = compiled(ours, cotangents)
+    try:
+        manual = compiled(ours, cotangents)
+    except Exception as error:  # whatever the rule's own passes raise
+        raise not_differentiable("cost", error) from error
     try:
         auto = compiled(theirs, cotangents)
     except Exception as error:

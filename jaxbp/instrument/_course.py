@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp._errors import first_line
+from jaxbp._errors import first_line, not_differentiable
 from jaxbp._jaxpr import is_differentiable
 from jaxbp.instrument._comparison import FAILED, Finding
 from jaxbp.instrument._contract import repeatable, sparsely
@@ -167,8 +167,9 @@ def _check_runs(program: Program) -> None:
     except Exception as error:
         try:
             _shapes(program, program.auto)
-        except Exception:
-            return  # nothing has a derivative here: asked for, it says why
+        except Exception as other:
+            if first_line(other) == first_line(error):  # no rule of f's raises that
+                raise not_differentiable("compare", error) from error
         message = f"raises {type(error).__name__}: {first_line(error)}"
         raise RuleRaises(message) from error
 

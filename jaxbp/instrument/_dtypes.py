@@ -24,7 +24,7 @@ def look_at_dtypes(asked: Question, answers: Testimony) -> Iterator[list[Finding
 
     What a dtype that is not the caller's cannot hold of arguments made larger is told,
     but not held against the rule: it was not asked for there. Nor is a slope that is
-    lost, without overflow, where squares of arguments overflow: it is next to none.
+    lost where squares of arguments overflow, if it is next to none or 0 itself.
     """
     own = {jnp.result_type(x) for x in _floats(asked.args, asked.kwargs)}
     for variants in other_dtypes(asked.args, asked.kwargs):
@@ -86,7 +86,8 @@ def _milder(finding: Finding, foreign: bool, slopes: bool) -> Finding:
     """Told and not held: all that a foreign dtype loses, or slopes that are lost."""
     overflow, lost = (finding.kind == kind for kind in ("overflow", "dtype"))
     value = finding.argument == "value"
-    told = (foreign and (overflow or lost or value)) or (slopes and lost)
+    flat = overflow and finding.worst is not None and finding.worst.auto == 0
+    told = (foreign and (overflow or lost or value)) or (slopes and (lost or flat))
     return replace(finding, verdict="less-accurate") if told else finding
 
 

@@ -161,7 +161,7 @@ def _weighed(doubt: _Doubt, seed: int) -> tuple[Finding, str]:
     """The worst finding of one answer, and the wire at fault."""
     _, call, pair, bars, manual, auto = doubt
     if pair.auto is None:
-        return _by_numbers(doubt), ""
+        return _by_numbers(doubt, seed), ""
     noise = pair.noise(call.inputs, bars, seed)
     for k, multiple in enumerate(beyond(manual.outputs, auto.outputs, noise.outputs)):
         if multiple.any():
@@ -172,7 +172,7 @@ def _weighed(doubt: _Doubt, seed: int) -> tuple[Finding, str]:
                 worst = _worst(m, a, int(worst_elements(multiple)[0]))
             return Finding("broken-contract", "value", "", worst, "", message), ""
     multiples = beyond(manual.cotangents, auto.cotangents, noise.cotangents)
-    found = [_judged(doubt, k, multiples[k]) for k in range(len(multiples))]
+    found = [_judged(doubt, k, multiples[k], seed) for k in range(len(multiples))]
     finding = min(found, key=lambda f: VERDICTS.index(f.verdict))
     if finding.verdict not in FAILED:
         return finding, ""
@@ -194,19 +194,19 @@ def _weighed(doubt: _Doubt, seed: int) -> tuple[Finding, str]:
     return replace(finding, message=f"{message}; {first}"), wire
 
 
-def _judged(doubt: _Doubt, k: int, multiple: np.ndarray) -> Finding:
+def _judged(doubt: _Doubt, k: int, multiple: np.ndarray, seed: int) -> Finding:
     _, call, pair, bars, manual, auto = doubt
     m, a, name = manual.cotangents[k], auto.cotangents[k], pair.arguments[k]
     if not multiple.any():
         return Finding("right", name)
-    numeric = pair.numeric(call.inputs, bars, k, worst_elements(multiple))
+    numeric = pair.numeric(call.inputs, bars, k, worst_elements(multiple), seed)
     others = dict(zip(pair.arguments, auto.cotangents, strict=True))
     del others[name]
     evidence = Evidence([m], [a], 0, others)
     return judge(name, m, a, multiple, numeric, pair.unit, evidence)
 
 
-def _by_numbers(doubt: _Doubt) -> Finding:
+def _by_numbers(doubt: _Doubt, seed: int) -> Finding:
     """M against the numeric derivative alone, at a few elements of every argument."""
     _, call, pair, bars, manual, _ = doubt
     why = f"no autodiff ({pair.refused}), and no float64 for the numeric witness"
@@ -216,7 +216,7 @@ def _by_numbers(doubt: _Doubt) -> Finding:
         spread = np.linspace(0, max(m.size - 1, 0), ASKED // 2).astype(int)
         elements = np.unique([*largest, *spread])[: m.size]
         try:
-            numeric = pair.numeric(call.inputs, bars, k, elements)
+            numeric = pair.numeric(call.inputs, bars, k, elements, seed)
         except Exception as error:
             numeric, found[0] = None, replace(found[0], message=str(error))
         if numeric is None:

@@ -191,6 +191,7 @@ def _extrapolated(secant, floor, power):
     """
     table, best = secant, np.full(len(secant), np.nan)
     least = np.full(len(secant), np.inf)
+    first, last = np.zeros((2, len(secant)), int)  # of the rungs that make the best
     for j in range(1, _DEPTH):
         factor = 2.0 ** (power * j)
         finer, coarser = table[:, 1:], table[:, :-1]
@@ -206,8 +207,24 @@ def _extrapolated(secant, floor, power):
         better = error[rows, k] < least
         best = np.where(better, new[rows, k], best)
         least = np.where(better, error[rows, k], least)
+        first, last = np.where(better, k, first), np.where(better, k + j, last)
         table = new
-    return best, np.where(_jumps(secant, floor, best), np.inf, least)
+    runaway = _contradicted(secant, floor, best, first, last)
+    runaway |= _larger(secant, floor, _STEP)[:, -1]
+    return best, np.where(runaway, np.inf, least)
+
+
+def _contradicted(secant, floor, best, first, last):
+    """Whether a finer secant is further from the best entry than all that made it.
+
+    Steps that jump over all that happens agree with one another, about nothing. At a
+    jump, where every halving doubles the secant, the finest is far from any entry.
+    """
+    off, rung = np.abs(secant - best[:, None]), np.arange(secant.shape[1])
+    made = (rung >= first[:, None]) & (rung <= last[:, None])
+    own = np.max(off, axis=1, where=made, initial=0)
+    finer = rung > last[:, None]
+    return (finer & (off - 4 * floor > own[:, None])).any(axis=1)
 
 
 def _grows(secant, floor):
@@ -220,16 +237,3 @@ def _larger(secant, floor, times):
     """Halving by halving, whether it makes the secant that many times as large."""
     sizes, rounded = np.abs(secant), 4 * floor
     return sizes[:, 1:] - rounded[:, 1:] > times * (sizes[:, :-1] + rounded[:, :-1])
-
-
-def _jumps(secant, floor, best):
-    """Whether the finest secants run away from the best entry, beyond their own error.
-
-    Steps that jump over all that happens agree with one another, about nothing. What
-    the finest one may still be off by is its rounding and what the last halving moved
-    it by: on a plateau beside a jump, where it doubles, half of itself. What grows even
-    faster has its ground between the finest step and none.
-    """
-    finest, before = secant[:, -1], secant[:, -2]
-    drift = np.abs(best - finest) - 4 * floor[:, -1] - np.abs(finest - before)
-    return (drift > np.abs(finest) / 4) | _larger(secant, floor, _STEP)[:, -1]

@@ -18,7 +18,9 @@ from jaxbp.instrument._noise import noise_of_inputs, rounding_noise
 from jaxbp.instrument._numeric import ladder, secants
 from jaxbp.instrument._parts import from_parts, parts, parts_of
 from jaxbp.instrument._probes import probes
+from jaxbp.instrument._tolerance import iterates, longer, moved_on
 from jaxbp.instrument._wires import paired, with_wires
+from jaxbp.instrument._witnesses import Witness
 
 
 class Answer(NamedTuple):
@@ -102,20 +104,40 @@ class Pair:
     def noise(self, inputs: Sequence[Any], bars: Sequence[Any], seed: int) -> Answer:
         """Per element, what rounding alone can do to either answer."""
         flat = [*inputs, *self.like_outputs(bars)]
-        manual = self._answer(self._noise(self.manual, flat, seed), self._kept)
+        others = longer(self.manual, iterates)
+        manual = self._noise(self.manual, others, flat, seed)
+        manual = self._answer(manual, self._kept)
         if self.auto is None:
             return manual
-        auto = self._noise(self.auto, flat, seed)
+        auto = self._noise(self.auto, self._longer, flat, seed)
         auto = self._answer(auto, range(len(self.wires)))
         return jax.tree.map(np.fmax, manual, auto)
 
-    def _noise(self, jaxpr, flat, seed):
-        if self._alone is None:
-            return rounding_noise(jaxpr, flat, seed)
-        run = functools.partial(self._programs, jaxpr)
-        return noise_of_inputs(run, flat, seed)
+    @functools.cached_property
+    def _longer(self) -> list[Any]:
+        """A, once for each loop that repeats one step, with more rounds of it."""
+        example = ([v.aval for v in self.eqn.invars], self.avals)
 
-    def numeric(self, inputs, bars, position: int, elements) -> Numeric | None:
+        def pull(plain, inputs, bars):
+            run = lambda inputs: _jaxpr.evaluate(plain, self._body(inputs)[1])
+            return self._vjp(run, inputs, bars)
+
+        return [
+            jax.make_jaxpr(functools.partial(pull, plain))(*example)
+            for plain in longer(_jaxpr.without_rules(self._body()[0]), iterates)
+        ]
+
+    def _noise(self, jaxpr, others, flat, seed):
+        if self._alone is None:
+            noise = rounding_noise(jaxpr, flat, seed)
+        else:
+            run = functools.partial(self._programs, jaxpr)
+            noise = noise_of_inputs(run, flat, seed)
+        return list(map(np.add, noise, moved_on(jaxpr, others, flat)))
+
+    def numeric(
+        self, inputs, bars, position: int, elements, seed: int
+    ) -> Numeric | None:
         """The numeric witness at elements of one floating input."""
         leaves = [parts(inputs[k]) for k in self.live]
         if not elements.size or any(leaf.dtype != np.float64 for leaf in leaves):
@@ -125,8 +147,18 @@ class Pair:
         # As many elements at every input: one compiled program serves them all.
         padded = np.resize(elements, ASKED)
         context = (list(inputs), self.like_outputs(bars))
-        s = secants(self._ladder, context, leaves, start + padded)
+        noise = self._value.noise_of_outputs(inputs, seed)
+        rounding = sum(
+            float(np.sum(np.abs(g) * n, where=np.isfinite(n)))
+            for g, n in zip(bars, noise, strict=True)
+        )
+        s = secants(self._ladder, context, leaves, start + padded, rounding)
         return Numeric.of(elements, s)
+
+    @functools.cached_property
+    def _value(self) -> Witness:
+        avals = [v.aval for v in self.eqn.invars]
+        return Witness(jax.make_jaxpr(self._values)(avals), [], range(len(self.avals)))
 
     def cotangents(self, bars, name: str, seed: int) -> list[list[Any]]:
         """The cotangent that arrives, if one does, and random ones."""

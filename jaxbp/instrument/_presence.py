@@ -13,9 +13,10 @@ from jaxbp.instrument._testimony import Testimony
 def took_part(answers: Testimony) -> bool:
     """Whether a user's rule was met by a cotangent, on the way to a leaf.
 
-    It was not where the rule is off the differentiated path, behind a stop_gradient, or
-    in a branch that is not taken at this point. The program is swept only where that is
-    in doubt: where both pullbacks read alike, or a branch holds a rule.
+    It was not where the rule is off the differentiated path, behind a stop_gradient or
+    a factor of 0, or in a branch that is not taken at this point. The program is swept
+    only where that is in doubt: where both pullbacks read or answer alike, or a branch
+    holds a rule.
     """
     program = answers.program
     if answers.refused:
@@ -25,7 +26,7 @@ def took_part(answers: Testimony) -> bool:
         jax.make_jaxpr(witness.pullback)(*args)
         for witness in (program.manual, program.auto)
     )
-    alike = str(live(without_rules(manual))) == str(live(auto))
+    alike = str(live(without_rules(manual))) == str(live(auto)) or _same(answers)
     jaxpr = program.manual.jaxpr
     if not alike and not _behind_a_branch(jaxpr):
         return True
@@ -34,6 +35,11 @@ def took_part(answers: Testimony) -> bool:
         bars[k] = jax.numpy.asarray(bar, jaxpr.out_avals[k].dtype)
     _, _, steps = sweep(jaxpr, answers.inputs, bars, wires=False)
     return any(_holds_rule(step) and _passed(step) for step in steps)
+
+
+def _same(answers: Testimony) -> bool:
+    pairs = zip(answers.manual[0].cotangents, answers.auto[0].cotangents, strict=True)
+    return all(np.array_equal(m, a, equal_nan=True) for m, a in pairs)
 
 
 def _holds_rule(step) -> bool:

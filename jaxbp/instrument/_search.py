@@ -10,14 +10,15 @@ import numpy as np
 
 from jaxbp._errors import first_line
 from jaxbp._jaxpr import is_differentiable
-from jaxbp._steps import holds, is_floating
+from jaxbp._steps import holds
 from jaxbp.instrument._boundaries import boundaries, sentinels
-from jaxbp.instrument._comparison import VERDICTS, Finding, elsewhere
+from jaxbp.instrument._comparison import FAILED, VERDICTS, Finding, elsewhere
 from jaxbp.instrument._contract import sparsely, transformations
 from jaxbp.instrument._coverage import Coverage
 from jaxbp.instrument._data import is_data, repeated
 from jaxbp.instrument._points import Point, points
 from jaxbp.instrument._testimony import Testimony
+from jaxbp.instrument._tolerance import ends_at_a_float
 from jaxbp.instrument._variants import Variant, other_flags, other_lengths
 from jaxbp.instrument._witnesses import in_float64, traced
 
@@ -48,9 +49,11 @@ def look_around(
     at_few = program.is_large or program.is_long
     if at_few and not few:
         return
+    # At values of ours, a loop that ends when values say so may go on for ever.
     # The pullback holds what the rules' own forward and backward passes compare with.
-    written = program.manual.read(answers.inputs, answers.probes[-1])
-    if holds(program.auto.jaxpr, _may_not_end) or holds(written, _may_not_end):
+    bars = answers.probes[-1]
+    written = program.manual.read(answers.inputs, bars)
+    if holds(program.auto.jaxpr, ends_at_a_float) or holds(written, ends_at_a_float):
         return
 
     def finite(inputs):
@@ -74,9 +77,13 @@ def look_around(
     largest = min(float(jnp.finfo(jnp.result_type(x)).max) for x in floats)
     if answers.refused:  # every element of every point is differentiated numerically
         found = itertools.islice(found, _OPAQUE)
+    limits = _limits(answers)
     for point in itertools.islice(found, few if at_few else None):
         try:
             findings = _at(point, asked, answers, largest)
+            failed = any(f.verdict in FAILED for f in findings)
+            if failed and not program.auto.is_at(limits, point.inputs, bars):
+                continue
             coverage.see(point.inputs)
         except jax.errors.JaxRuntimeError:  # a callback that refuses such values
             continue
@@ -108,14 +115,6 @@ def _largest(values: np.ndarray) -> float:
     return np.max(np.abs(values), initial=0.0, where=np.isfinite(values))
 
 
-def _may_not_end(eqn: Any) -> bool:
-    """A loop that ends when values say so: at values of ours it may go on for ever."""
-    if eqn.primitive.name != "while":
-        return False
-    tests = eqn.params["cond_jaxpr"].eqns
-    return any(is_floating(v.aval) for test in tests for v in test.invars)
-
-
 def look_further(
     asked: Question, answers: Testimony, working: Testimony | None
 ) -> Iterator[list[Finding]]:
@@ -133,17 +132,27 @@ def look_further(
     answers.let_go()
     variants = (other_flags, other_lengths)
     repeats = not holds(answers.program.auto.jaxpr, _overwrites)
-    iterates = holds(answers.program.auto.jaxpr, _may_not_end)
+    loops = holds(answers.program.auto.jaxpr, ends_at_a_float) or _limits(answers)
     caller = jax.tree.leaves((asked.args, asked.kwargs))
     for variant in itertools.chain(*(v(asked.args, asked.kwargs) for v in variants)):
         pairs = zip(caller, jax.tree.leaves(variant[1:3]), strict=True)
         if not repeats and any(repeated(*pair) for pair in pairs):
             continue
-        if iterates and any(map(_is_larger, caller, jax.tree.leaves(variant[1:3]))):
+        if loops and any(map(_is_larger, caller, jax.tree.leaves(variant[1:3]))):
             continue  # a matrix that is repeated need not be a contraction any more
         with jax.enable_x64(True):
             findings = _of_variant(variant, asked)
         yield elsewhere(findings, variant.name)
+
+
+def _limits(answers: Testimony) -> list[Any]:
+    """Autodiff's pullback with more rounds of each loop that is at its limit here.
+
+    Where such a loop is not, a rule for the limit is not asked.
+    """
+    if answers.refused:
+        return []
+    return answers.program.auto.limits(answers.inputs, answers.probes[-1])
 
 
 def _is_larger(old: Any, new: Any) -> bool:

@@ -72,12 +72,14 @@ class Testimony(Answers):
 
     def value(self) -> list[Finding]:
         """fwd's value against the primal's."""
-        found = []
+        found, own, rival = [], "fwd", "the primal"
+        if self.program.by_reference:
+            own, rival = "f", "the reference"
         pairs = zip(self.manual[0].outputs, self.auto[0].outputs, strict=True)
         for k, (m, a) in enumerate(pairs):
             path = self.program.output_paths[k]
             if m.shape != a.shape:
-                message = f"fwd gives shape {m.shape}, the primal {a.shape}"
+                message = f"{own} gives shape {m.shape}, {rival} {a.shape}"
                 found.append(Finding("broken-contract", "value", path, message=message))
                 continue
             multiple = beyond_rounding(m, a, self.unit)
@@ -86,7 +88,7 @@ class Testimony(Answers):
                 multiple = beyond_rounding(m, a, self.unit, noise)
             if multiple is not None:
                 worst = worst_at(m, a, int(worst_elements(multiple)[0]))
-                message = "fwd's value is not the primal's"
+                message = f"{own}'s value is not {rival}'s"
                 found.append(
                     Finding("broken-contract", "value", path, worst, message=message)
                 )

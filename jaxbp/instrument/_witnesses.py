@@ -14,9 +14,16 @@ from jaxbp._errors import argument_error
 from jaxbp._jaxpr import evaluate, is_differentiable, trace, without_rules
 from jaxbp.instrument import _by_numpy
 from jaxbp.instrument._compiled import jitted
-from jaxbp.instrument._noise import rounding_noise
+from jaxbp.instrument._noise import at_places, rounding_noise
 from jaxbp.instrument._numeric import ladder
 from jaxbp.instrument._parts import from_parts
+from jaxbp.instrument._tolerance import (
+    iterates,
+    left_open,
+    longer,
+    moved_on,
+    settled,
+)
 
 # Elements among the inputs, from which memory and run time are what count.
 LARGE = 2**20
@@ -93,6 +100,7 @@ class Witness:
     ) -> Pullback:
         """Per element, what rounding alone can do to outputs and cotangents.
 
+        With what a loop leaves open that repeats one step a fixed number of times.
         With `places`, at these flat elements of some leaves' cotangents alone, and no
         longer than until it is as large as `needed` there.
         """
@@ -103,11 +111,47 @@ class Witness:
             needed = {n + k: size for k, size in needed.items()}
         jaxpr = self.read(inputs, cotangents)
         noise = rounding_noise(jaxpr, flat, seed, places, needed)
+        loose = self._left_open(inputs, cotangents)
+        if places is not None:
+            loose = at_places(loose, places)
+        noise = [rounded + more for rounded, more in zip(noise, loose, strict=True)]
         return Pullback(noise[: len(self.outputs)], noise[len(self.outputs) :])
 
+    def _left_open(self, inputs, cotangents) -> list[np.ndarray]:
+        """What more rounds of the primal's loops change, or of the pullback's own."""
+        jaxpr, flat = self.read(inputs, cotangents), [*inputs, *cotangents]
+        others = [*self._with_more_rounds(inputs, cotangents), *longer(jaxpr, iterates)]
+        return moved_on(jaxpr, others, flat)
+
+    def limits(self, inputs: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
+        """The pullback with more rounds of each loop that is at its limit here."""
+        others = self._with_more_rounds(inputs, cotangents)
+        return [j for j in others if self.is_at([j], inputs, cotangents)]
+
+    def is_at(
+        self, limits: list[Any], inputs: Sequence[Any], cotangents: Sequence[Any]
+    ) -> bool:
+        """Whether its loops are at these limits."""
+        flat = [*inputs, *cotangents]
+        return settled(self.read(inputs, cotangents), limits, flat)
+
+    def _with_more_rounds(self, inputs, cotangents) -> list[Any]:
+        return [
+            Witness(primal, self.wrt, self.outputs).read(inputs, cotangents)
+            for primal in longer(self.jaxpr, iterates)
+        ]
+
     def noise_of_outputs(self, inputs: Sequence[Any], seed: int) -> list[np.ndarray]:
-        """The same of the floating outputs alone, whose cotangents are not asked."""
-        noise = rounding_noise(self.jaxpr, inputs, seed)
+        """The same of the floating outputs alone, whose cotangents are not asked.
+
+        With what a loop leaves open that ends at a tolerance.
+        """
+        pairs = zip(
+            rounding_noise(self.jaxpr, inputs, seed),
+            left_open(self.jaxpr, inputs),
+            strict=True,
+        )
+        noise = [rounded + loose for rounded, loose in pairs]
         return [noise[k] for k in self.outputs]
 
 
@@ -117,6 +161,7 @@ class Program:
 
     `inputs` are the arrays that the traced function takes, the leaves `wrt` among them
     are differentiated. One that is asked `once` is not compiled where it is short.
+    `by_reference`: the second witness is another function's.
     """
 
     manual: Witness
@@ -124,6 +169,7 @@ class Program:
     inputs: list[Any]
     output_paths: list[str]
     once: bool = False
+    by_reference: bool = False
 
     def ask(
         self, inputs: Sequence[Any], cotangents: Sequence[Any]
@@ -251,7 +297,8 @@ def traced(
         ours, theirs = (", ".join(s) or "no floating output" for s in shapes)
         expected = f"a function with f's outputs, {ours}"
         raise argument_error("compare", "reference", expected, theirs)
-    return Program(manual, auto, program.inputs, paths, once)
+    by_reference = reference is not None
+    return Program(manual, auto, program.inputs, paths, once, by_reference)
 
 
 def in_float64(leaf: Any) -> Any:

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
-from jaxbp._interpret import evaluate_changed, run_equation
-from jaxbp._jaxpr import as_rule, bodies, evaluate, live, site_of, trace
+from jaxbp._interpret import equations, evaluate_changed, run_equation
+from jaxbp._jaxpr import bodies, evaluate, live, site_of, trace
 from scripts.mutation.operators import (
     changes,
     is_float,
@@ -69,18 +69,6 @@ def mutants(bwd: Callable[..., Any], args: tuple[Any, ...], seed: int = 0):
             seen.add(text)
             found.append(mutant)
     return found
-
-
-def equations(jaxpr: Jaxpr) -> Iterator[tuple[tuple[int, ...], Any, list[Any]]]:
-    """Every equation with its path and the variables in scope; rules are left whole."""
-    scope = [*jaxpr.invars, *jaxpr.constvars]
-    for k, eqn in enumerate(jaxpr.eqns):
-        yield (k,), eqn, list(scope)
-        if not as_rule(eqn):
-            for number, body in enumerate(bodies(eqn)):
-                for path, inner, inside in equations(body):
-                    yield (k, number, *path), inner, inside
-        scope += eqn.outvars
 
 
 def _all(jaxpr: Jaxpr, rng: random.Random) -> Iterator[Mutant]:

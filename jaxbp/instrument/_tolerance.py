@@ -1,0 +1,112 @@
+"""Loops that approach a limit: how near to it they leave what they compute.
+
+Where a loop ends at a tolerance, a neighbour may take a round more or less: the value
+then jumps by what a round changes, and no secant tells derivatives that are nearer.
+Where it makes a fixed number of rounds, its own derivative is not yet that of the
+limit, which a rule by the implicit function theorem gives.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxbp._interpret import equations, evaluate_changed, run_equation, scan_sizes
+from jaxbp._jaxpr import evaluate
+from jaxbp._steps import holds, is_floating
+from jaxbp.instrument._compiled import jitted
+
+_SETTLED = 2.0**-16  # of an array; what more rounds change by more is near no limit
+_LOOPS = 4  # of a program that are made longer
+
+
+def iterates(eqn: Any) -> bool:
+    """A scan that repeats one step: it reads and keeps nothing round by round."""
+    if eqn.primitive.name != "scan" or not eqn.params["length"]:
+        return False
+    consts, carry = scan_sizes(eqn)
+    return len(eqn.invars) == consts + carry and len(eqn.outvars) == carry
+
+
+def ends_at_a_float(eqn: Any) -> bool:
+    """A while loop but one that counts, which makes as many rounds beside."""
+    if eqn.primitive.name != "while":
+        return False
+    test = eqn.params["cond_jaxpr"]
+    return holds(test, lambda e: any(is_floating(v.aval) for v in e.invars))
+
+
+def longer(jaxpr: Any, is_meant: Callable[[Any], bool]) -> list[Any]:
+    """The closed jaxpr with more rounds of a loop, once for each that is meant.
+
+    Of a while loop one, and of a scan over twice as many: those bring it to its limit.
+    """
+    paths = [path for path, eqn, _ in equations(jaxpr) if is_meant(eqn)]
+
+    def changed(path, *inputs):
+        return evaluate_changed(jaxpr, inputs, path, _with_more_rounds)
+
+    return [
+        jax.make_jaxpr(functools.partial(changed, path))(*jaxpr.in_avals)
+        for path in paths[:_LOOPS]
+    ]
+
+
+def left_open(jaxpr: Any, inputs: Sequence[Any]) -> list[Any]:
+    """What loops that end at a tolerance leave open of each of the outputs."""
+    return moved_on(jaxpr, longer(jaxpr, ends_at_a_float), inputs)
+
+
+def moved_on(
+    jaxpr: Any, others: Sequence[Any], inputs: Sequence[Any]
+) -> list[np.ndarray]:
+    """What each of the others, with more rounds, changes in its outputs, together.
+
+    Nothing where they lead to no limit, as where a number is doubled until it is large.
+    """
+    found = [np.zeros(aval.shape) for aval in jaxpr.out_avals]
+    if not others:
+        return found
+    outs = _run(jaxpr, inputs)
+    for other in others:
+        for k, new in enumerate(_run(other, inputs)):
+            change, settled = _change(outs[k], new)
+            found[k] += change if settled else 0
+    return found
+
+
+def settled(jaxpr: Any, others: Sequence[Any], inputs: Sequence[Any]) -> bool:
+    """Whether more rounds, in each of the others, hardly change the outputs."""
+    if not others:
+        return True
+    outs = _run(jaxpr, inputs)
+    pairs = (pair for j in others for pair in zip(outs, _run(j, inputs), strict=True))
+    return all(_change(*pair)[1] for pair in pairs)
+
+
+def _run(jaxpr: Any, inputs: Sequence[Any]) -> list[Any]:
+    return jitted(functools.partial(evaluate, jaxpr))(list(inputs))
+
+
+def _with_more_rounds(eqn: Any, ins: list[Any], scope: list[Any]) -> list[Any]:
+    del scope
+    if eqn.primitive.name == "scan":
+        # Not just twice as many: what swings between two values is at no limit.
+        params = {**eqn.params, "length": 2 * eqn.params["length"] + 1}
+        return run_equation(eqn.replace(params=params), ins)
+    consts = eqn.params["cond_nconsts"]
+    consts = ins[consts : consts + eqn.params["body_nconsts"]]
+    return evaluate(eqn.params["body_jaxpr"], [*consts, *run_equation(eqn, ins)])
+
+
+def _change(one: Any, other: Any) -> tuple[np.ndarray, bool]:
+    """How much one array differs from the other, and whether that is little."""
+    if not is_floating(one):
+        return np.zeros(np.shape(one)), True
+    one, other = np.asarray(one), np.asarray(other)
+    with np.errstate(all="ignore"):
+        change = np.abs(one - other).astype(np.float64)
+        little = change.max(initial=0) <= _SETTLED * np.abs(one).max(initial=0)
+    return change, bool(little)
