@@ -2,7 +2,7 @@
 
 import io
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -41,7 +41,8 @@ class Finding:
 
     `argument` is its key path in the argument tuple (`[0]['w']`), or "value" when the
     value that the rule's forward pass returns is at fault; `output` the key path of the
-    output whose cotangent showed it ("" where all did together).
+    output whose cotangent showed it ("" where all did together). `point` is (args,
+    kwargs) of a finding at other arguments than the caller's.
     """
 
     verdict: Verdict
@@ -50,6 +51,7 @@ class Finding:
     worst: Worst | None = None
     kind: str = ""
     message: str = ""
+    point: Any = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Comparison:
             "ok": self.ok,
             "verdict": self.verdict,
             "note": self.note,
-            "findings": [_jsonable(asdict(finding)) for finding in self.findings],
+            "findings": [plain(finding) for finding in self.findings],
             "coverage": [_jsonable(asdict(branch)) for branch in self.coverage],
         }
 
@@ -117,6 +119,11 @@ class Comparison:
                 said.setdefault(f"{kind}{f.message}", []).append(f.argument)
         for text, arguments in said.items():
             console.print(f"  {', '.join(arguments)}: {text}", soft_wrap=True)
+        found = [k for k, f in enumerate(self.findings) if f.point]
+        failed = [k for k in found if self.findings[k].verdict in FAILED]
+        for k in failed[:1]:
+            text = f"to ask there: args, kwargs = comparison.findings[{k}].point"
+            console.print(f"  {text}", soft_wrap=True)
         if self.note:
             console.print(f"  {self.note}", soft_wrap=True)
         if covered := summary(self.coverage):
@@ -130,16 +137,28 @@ def worst_of(verdicts: list[Verdict]) -> Verdict:
     return min(verdicts, key=VERDICTS.index) if verdicts else "unproven"
 
 
-def elsewhere(findings: list[Finding], where: str) -> list[Finding]:
-    """Findings at another point than the caller's, which say so."""
-    return [_elsewhere(f, where) if f.verdict != "right" else f for f in findings]
+def elsewhere(findings: list[Finding], where: str, point: Any = None) -> list[Finding]:
+    """Findings elsewhere than where the caller asked, which say so.
+
+    `point`: the (args, kwargs) there, if they are others.
+    """
+    return [
+        f if f.verdict == "right" else _elsewhere(f, where, point) for f in findings
+    ]
 
 
-def _elsewhere(finding, where):
+def plain(finding: Finding) -> dict[str, Any]:
+    """JSON-ready, without the arguments."""
+    values = asdict(replace(finding, point=None))
+    del values["point"]
+    return _jsonable(values)
+
+
+def _elsewhere(finding, where, point):
     # Zeros at one point are not an input that is never given a cotangent.
     if finding.kind == "missing":
         finding = replace(finding, verdict="wrong", kind="")
-    return replace(finding, message=f"{where}: {finding.message}")
+    return replace(finding, message=f"{where}: {finding.message}", point=point)
 
 
 def _number(value: Any) -> str:

@@ -39,7 +39,7 @@ def look_at_dtypes(asked: Question, answers: Testimony) -> Iterator[list[Finding
             foreign = not as_it_is and own.isdisjoint(map(jnp.result_type, leaves))
             slopes = variant.name.endswith(SQUARES)
             findings = [_milder(f, foreign, slopes) for f in findings]
-            yield elsewhere(findings, variant.name)
+            yield elsewhere(findings, variant.name, variant[1:3])
 
 
 def _narrowed(asked: Question, answers: Testimony, variant: Variant) -> Program | None:

@@ -3,7 +3,7 @@
 import io
 import os
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from jaxbp.instrument._comparison import (
@@ -11,8 +11,8 @@ from jaxbp.instrument._comparison import (
     SCHEMA,
     Finding,
     Verdict,
-    _jsonable,
     _number,
+    plain,
 )
 
 
@@ -67,7 +67,7 @@ class Audit:
             "verdict": self.verdict,
             "note": self.note,
             "first": None if self.first is None else self.findings.index(self.first),
-            "findings": [_jsonable(asdict(finding)) for finding in self.findings],
+            "findings": [plain(finding) for finding in self.findings],
         }
 
     def __str__(self) -> str:

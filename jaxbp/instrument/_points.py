@@ -12,7 +12,15 @@ import numpy as np
 
 from jaxbp._jaxpr import is_differentiable
 from jaxbp.instrument._data import New, other_data, repeated
-from jaxbp.instrument._structure import fractions, in_order, keeping, positive, within
+from jaxbp.instrument._structure import (
+    fractions,
+    in_order,
+    is_mask,
+    is_one_hot,
+    keeping,
+    positive,
+    within,
+)
 
 _PLAIN = (0.0, -0.0, 1.0, -1.0)
 _EXTREME = (1e-30, -1e-30, 1e3, -1e3)
@@ -62,6 +70,7 @@ def points(
         point = Point(name, _moved(inputs, values, keeping))
         if finite(point.inputs):
             yield point
+    yield from _between(inputs, rng)
     yield from _other_phases(inputs, rng)
     for name, changed in other_data(inputs, sentinels, outputs, rng):
         pairs = zip(inputs, changed, strict=True)
@@ -118,6 +127,21 @@ def _unbounded(inputs) -> Iterator[tuple[str, list[np.ndarray]]]:
             if x.size > 1:
                 x.flat[-1] = value
         yield f"one element {value}", changed
+
+
+def _between(inputs, rng) -> Iterator[Point]:
+    """Zeros and ones may be flags, or an identity matrix that stands for any.
+
+    Rows with a single one still sum to one: they may be labels.
+    """
+    old = _arrays(inputs)
+    if any(map(is_mask, old)):
+        new = [rng.uniform(0.1, 0.9, x.shape) if is_mask(x) else x for x in old]
+        pairs = zip(old, new, strict=True)
+        new = [
+            y / y.sum(axis=-1, keepdims=True) if is_one_hot(x) else y for x, y in pairs
+        ]
+        yield Point("between zeros and ones", _moved(inputs, new, lambda _, x: x))
 
 
 def _other_phases(inputs, rng) -> Iterator[Point]:

@@ -36,6 +36,14 @@ class Question(NamedTuple):
     surrogates: Collection[str]
     seed: int
 
+    def with_inputs(self, inputs: Sequence[Any]) -> tuple[Any, Any]:
+        """The arguments, the inputs of the traced program in the place of theirs."""
+        leaves, tree = jax.tree.flatten((self.args, self.kwargs))
+        data_too = sum(map(varied, leaves)) == len(inputs)
+        is_input, new = varied if data_too else is_differentiable, iter(inputs)
+        leaves = [next(new) if is_input(x) else x for x in leaves]
+        return jax.tree.unflatten(tree, leaves)
+
 
 def look_around(
     asked: Question, answers: Testimony, coverage: Coverage, few: int
@@ -87,7 +95,7 @@ def look_around(
             coverage.see(point.inputs)
         except jax.errors.JaxRuntimeError:  # a callback that refuses such values
             continue
-        yield elsewhere(findings, point.name)
+        yield elsewhere(findings, point.name, asked.with_inputs(point.inputs))
 
 
 def _at(
@@ -142,7 +150,7 @@ def look_further(
             continue  # a matrix that is repeated need not be a contraction any more
         with jax.enable_x64(True):
             findings = _of_variant(variant, asked)
-        yield elsewhere(findings, variant.name)
+        yield elsewhere(findings, variant.name, variant[1:3])
 
 
 def _limits(answers: Testimony) -> list[Any]:

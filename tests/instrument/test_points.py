@@ -250,3 +250,25 @@ def test_a_length_that_occurs_twice_in_one_array_is_told_apart():
     square = _rng.standard_normal((4, 4))
     assert compare(rule(mean, bwd), square).ok
     assert not compare(rule(mean, bwd), square, effort="full").ok
+
+
+def test_zeros_and_ones_are_asked_between_as_well():
+    # 3x and 3x² are the same at 0 and 1.
+    cube = rule(lambda x: x**3, lambda x, g: (3 * g * x,))
+    found = compare(cube, jnp.eye(3))
+    assert found.verdict == "wrong"
+    assert found.findings[0].message.startswith("between zeros and ones")
+    assert compare(rule(lambda x: x**3, lambda x, g: (3 * g * x * x,)), jnp.eye(3)).ok
+
+
+def test_labels_between_zeros_and_ones_still_sum_to_one():
+    def loss(z, labels):
+        return -(labels * jax.nn.log_softmax(z)).sum()
+
+    def bwd(res, g):  # which is right for rows of labels that sum to one
+        z, labels = res
+        return g * (jax.nn.softmax(z) - labels), -g * jax.nn.log_softmax(z)
+
+    assert compare(rule(loss, bwd), X, np.eye(3)[[0, 2, 1, 1]]).ok
+    twice = rule(loss, lambda res, g: (2 * bwd(res, g)[0], bwd(res, g)[1]))
+    assert not compare(twice, X, np.eye(3)[[0, 2, 1, 1]]).ok

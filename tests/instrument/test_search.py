@@ -398,3 +398,25 @@ def test_a_fixed_point_is_not_asked_of_a_larger_matrix_that_has_none():
     w, x = rng.uniform(-0.3, -0.2, (3, 3)), rng.standard_normal(3)
     comparison = compare(rule(iterated, bwd), w, x, effort="full")
     assert comparison.ok, comparison
+
+
+def test_a_finding_elsewhere_holds_the_arguments_to_ask_again():
+    def bwd(res, y_bar):
+        p, x = res
+        ties = (x * p["w"] == jnp.max(x * p["w"])).astype(x.dtype)
+        return {"w": y_bar * ties * x}, y_bar * ties * p["w"]
+
+    f = rule(lambda p, x: jnp.max(x * p["w"]), bwd)
+    x = jnp.array([0.3, -1.2, 2.0])
+    found = compare(f, {"w": x + 3}, x)
+    (first, _), told = found.findings, str(found).splitlines()
+    assert first.verdict == "wrong"
+    assert first.message.startswith("all elements equal")
+    assert "  to ask there: args, kwargs = comparison.findings[0].point" in told
+    args, kwargs = first.point
+    again = compare(f, *args, kwargs=kwargs).findings[0]
+    assert (again.verdict, again.point) == ("wrong", None)
+    assert "point" not in found.to_dict()["findings"][0]
+    assert (
+        compare(rule(jnp.sin, lambda x, y_bar: (y_bar,)), x).findings[0].point is None
+    )
