@@ -14,7 +14,8 @@ from jaxbp.instrument._judge import disagreement
 from jaxbp.instrument._numeric import Secants, secants, split
 from jaxbp.instrument._parts import cotangent, parts
 from jaxbp.instrument._probes import PROBES, probes
-from jaxbp.instrument._witnesses import LARGE, Program, Pullback
+from jaxbp.instrument._program import LARGE, Program
+from jaxbp.instrument._witnesses import Pullback
 
 _NUMERIC_LIMIT = 4096  # elements that are differentiated numerically one by one
 _DIGITS = 16  # noise that is one sixteenth of a value leaves no digit of it

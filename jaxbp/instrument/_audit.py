@@ -20,12 +20,14 @@ from jaxbp._arguments import (
 from jaxbp._errors import first_line, function_name
 from jaxbp.instrument._arms import Arms
 from jaxbp.instrument._comparison import Verdict, worst_of
+from jaxbp.instrument._compiled import Programs
 from jaxbp.instrument._coverage import Coverage
 from jaxbp.instrument._findings import Audit
 from jaxbp.instrument._links import question
 from jaxbp.instrument._met import Call, met_links
-from jaxbp.instrument._pair import Pair, Programs
-from jaxbp.instrument._witnesses import Witness, in_float64
+from jaxbp.instrument._pair import Pair
+from jaxbp.instrument._program import in_float64
+from jaxbp.instrument._witnesses import Witness
 
 
 @traceable("audit")

@@ -1,12 +1,15 @@
 """Compiling what runs a few times on little data: XLA need not make it fast."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.extend.core import Literal
 
+from jaxbp import _jaxpr
+from jaxbp._steps import holds
 from jaxbp.instrument._equations import LARGE
 
 # Of the CPU's compiler; some come and some go with its versions.
@@ -49,3 +52,24 @@ def unoptimised() -> dict[str, Any]:
         return True
 
     return dict(filter(is_known, _UNOPTIMISED.items()))
+
+
+class Programs:
+    """Compiled jaxprs: those that read alike share one, constants being arguments."""
+
+    def __init__(self):
+        self._compiled: dict[str, Callable[..., Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self._compiled)
+
+    def __call__(self, jaxpr: Any, inputs: Sequence[Any]) -> list[np.ndarray]:
+        key = f"{id(jaxpr)}" if holds(jaxpr, _array_literal) else str(jaxpr)
+        if key not in self._compiled:
+            run = functools.partial(_jaxpr.evaluate_with, jaxpr)
+            self._compiled[key] = jitted(run)
+        return [np.asarray(x) for x in self._compiled[key](jaxpr.consts, inputs)]
+
+
+def _array_literal(eqn) -> bool:
+    return any(isinstance(v, Literal) and np.ndim(v.val) for v in eqn.invars)

@@ -16,6 +16,7 @@ from jaxbp.instrument._contract import repeatable, sparsely
 from jaxbp.instrument._coverage import Coverage
 from jaxbp.instrument._dtypes import look_at_dtypes
 from jaxbp.instrument._precision import in_low_precision
+from jaxbp.instrument._program import Program, in_float64, traced
 from jaxbp.instrument._search import (
     Question,
     look_again,
@@ -27,7 +28,7 @@ from jaxbp.instrument._search import (
 from jaxbp.instrument._structure import structure
 from jaxbp.instrument._testimony import Testimony
 from jaxbp.instrument._variants import too_large
-from jaxbp.instrument._witnesses import Program, Witness, in_float64, traced
+from jaxbp.instrument._witnesses import Witness
 
 _NAMED = 4  # changes of length that are left out
 _PROVEN_WRONG = ("broken-contract", "wrong")

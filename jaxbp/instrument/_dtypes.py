@@ -13,10 +13,10 @@ from jaxbp._jaxpr import is_differentiable
 from jaxbp._steps import holds
 from jaxbp.instrument._comparison import Finding, elsewhere
 from jaxbp.instrument._precision import in_low_precision
+from jaxbp.instrument._program import Program, in_float64, traced
 from jaxbp.instrument._search import Question, all_finite
 from jaxbp.instrument._testimony import Testimony
 from jaxbp.instrument._variants import SQUARES, Variant, other_dtypes
-from jaxbp.instrument._witnesses import Program, in_float64, traced
 
 
 def look_at_dtypes(asked: Question, answers: Testimony) -> Iterator[list[Finding]]:

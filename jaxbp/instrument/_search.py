@@ -17,10 +17,10 @@ from jaxbp.instrument._contract import sparsely, transformations
 from jaxbp.instrument._coverage import Coverage
 from jaxbp.instrument._data import is_data, repeated
 from jaxbp.instrument._points import Point, points
+from jaxbp.instrument._program import in_float64, traced
 from jaxbp.instrument._testimony import Testimony
 from jaxbp.instrument._tolerance import ends_at_a_float
 from jaxbp.instrument._variants import Variant, other_flags, other_lengths
-from jaxbp.instrument._witnesses import in_float64, traced
 
 _OPAQUE = 12  # points at which a function without autodiff is asked
 

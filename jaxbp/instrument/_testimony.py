@@ -4,15 +4,12 @@ import dataclasses
 import functools
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxbp.instrument._answers import (
     BOTH,
     MANUAL,
-    Answers,
     beyond_rounding,
-    worst_at,
 )
 from jaxbp.instrument._comparison import Finding
 from jaxbp.instrument._evidence import gathered
@@ -25,20 +22,19 @@ from jaxbp.instrument._judge import (
     nowhere_finite,
     sides,
     telling_elements,
-    worst_elements,
 )
 from jaxbp.instrument._kinks import Differing, held_to_lines, with_points_around
 from jaxbp.instrument._parts import parts_of, slopes
-from jaxbp.instrument._witnesses import LARGE
+from jaxbp.instrument._program import LARGE
+from jaxbp.instrument._promises import Promises
 
 Pair = tuple[int, np.ndarray, np.ndarray]  # a leaf, and two cotangents of it
-_TIMES = 2.0**20  # what a cotangent is multiplied with: exact in every dtype
 _SAMPLE = 2**16  # of the elements of a large array that seem to differ
 _FEW = 2  # elements that the numeric witness is asked about at once in a large program
 _OUTPUTS = 16  # outputs that are asked one by one
 
 
-class Testimony(Answers):
+class Testimony(Promises):
     """Answers, and the findings on every leaf."""
 
     def findings(
@@ -53,7 +49,7 @@ class Testimony(Answers):
             return []
         # From the last probe to the first: answers that are not kept are asked once.
         held = [k for k, path in enumerate(self.paths) if path not in surrogates]
-        not_linear = self._not_linear(held)
+        not_linear = self.not_linear(held)
         differing = self._differing([k for k in held if k not in not_linear])
         found = self.value()
         broken = [self.broken_contract(k, callers) for k in range(len(self.leaves))]
@@ -69,73 +65,6 @@ class Testimony(Answers):
             else:
                 found.append(self._agreeing(k))
         return held_to_lines(self, found, differing)
-
-    def value(self) -> list[Finding]:
-        """fwd's value against the primal's."""
-        found, own, rival = [], "fwd", "the primal"
-        if self.program.by_reference:
-            own, rival = "f", "the reference"
-        pairs = zip(self.manual[0].outputs, self.auto[0].outputs, strict=True)
-        for k, (m, a) in enumerate(pairs):
-            path = self.program.output_paths[k]
-            if m.shape != a.shape:
-                message = f"{own} gives shape {m.shape}, {rival} {a.shape}"
-                found.append(Finding("broken-contract", "value", path, message=message))
-                continue
-            multiple = beyond_rounding(m, a, self.unit)
-            if multiple is not None:
-                noise = np.maximum(*(side.outputs[k] for side in self.noise(0)))
-                multiple = beyond_rounding(m, a, self.unit, noise)
-            if multiple is not None:
-                worst = worst_at(m, a, int(worst_elements(multiple)[0]))
-                message = f"{own}'s value is not {rival}'s"
-                found.append(
-                    Finding("broken-contract", "value", path, worst, message=message)
-                )
-        return found
-
-    def broken_contract(self, k: int, callers: bool) -> Finding | None:
-        """A cotangent of another dtype, or one where there should be none."""
-        m, leaf = self.manual[0].cotangents[k], self.leaves[k]
-        strong = not isinstance(leaf, (float, complex))
-        if callers and strong and m.dtype != jnp.result_type(leaf):
-            message = f"a cotangent of dtype {m.dtype} for {jnp.result_type(leaf)}"
-        elif self._not_zero_at_zero[k]:
-            message = "not 0 for a cotangent of 0"
-        else:
-            return None
-        worst = self.largest_difference(k)
-        return Finding("broken-contract", self.paths[k], worst=worst, message=message)
-
-    @functools.cached_property
-    def _not_zero_at_zero(self) -> list[bool]:
-        zeros = [np.zeros_like(g) for g in self.probes[0]]
-        bars = self.hand_written(zeros).cotangents
-        return [bool(bar.any() and np.isfinite(bar).all()) for bar in bars]
-
-    def _not_linear(self, leaves: list[int]) -> dict[int, Finding]:
-        """A power of two goes through a linear map exactly."""
-        large = [np.asarray(g) * _TIMES for g in self.probes[-1]]
-        at_large = self.hand_written(large).cotangents
-        found = {}
-        for k in leaves:
-            once, scaled = self.manual[-1].cotangents[k], at_large[k] / _TIMES
-            multiple = beyond_rounding(scaled, once, self.unit)
-            if multiple is None:
-                continue
-            finite = np.isfinite(once) & np.isfinite(scaled)
-            # Below the smallest normal number a power of two does round.
-            tiny = float(jnp.finfo(once.dtype).tiny) * _TIMES
-            multiple = np.where(finite & (np.abs(once) > tiny), multiple, 0)
-            if not multiple.any():
-                continue
-            worst = worst_at(scaled, once, int(worst_elements(multiple)[0]))
-            ignored = np.array_equal(once, at_large[k])
-            kind = "ignored cotangent" if ignored else "not linear"
-            message = "2^20 times the cotangent does not give 2^20 times as much"
-            path = self.paths[k]
-            found[k] = Finding("broken-contract", path, "", worst, kind, message)
-        return found
 
     def _differing(self, leaves: Collection[int]) -> Differing:
         """By leaf, a probe at which it differs beyond rounding, by how much, a note."""

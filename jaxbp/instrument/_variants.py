@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp._jaxpr import is_differentiable
-from jaxbp.instrument._witnesses import LARGE
+from jaxbp.instrument._program import LARGE
 
 _DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
 SQUARES = "its square overflows"

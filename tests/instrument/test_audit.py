@@ -14,7 +14,8 @@ from jax.ad_checkpoint import checkpoint_name
 
 from jaxbp import _interpret, nets, ops
 from jaxbp.instrument._audit import audit
-from jaxbp.instrument._pair import Pair, Programs
+from jaxbp.instrument._compiled import Programs
+from jaxbp.instrument._pair import Pair
 
 X = np.random.default_rng(3).standard_normal(4)
 

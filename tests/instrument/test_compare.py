@@ -576,13 +576,13 @@ def test_a_large_program_is_judged_like_a_small_one(monkeypatch):
 
 
 def test_a_large_program_lets_go_of_its_answers(monkeypatch):
-    from jaxbp.instrument import _answers, _witnesses
+    from jaxbp.instrument import _answers, _program
     from jaxbp.instrument._testimony import Testimony
 
     for large in (1, 2**20):
-        for module in (_answers, _witnesses):
+        for module in (_answers, _program):
             monkeypatch.setattr(module, "LARGE", large)
-        program = _witnesses.traced(rule(product, product_bwd), (X, W), {}, None)
+        program = _program.traced(rule(product, product_bwd), (X, W), {}, None)
         answers = Testimony(program, program.inputs, ["[0]", "[1]"], 0)
         kept = weakref.ref(answers.manual[-1].cotangents[0])
         before = np.array(kept())

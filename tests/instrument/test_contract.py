@@ -166,7 +166,7 @@ SHARDED = """
     from jaxbp.instrument._contract import transformations
     from jaxbp.instrument._transformed import transformed
     from jaxbp.instrument._testimony import Testimony
-    from jaxbp.instrument._witnesses import traced
+    from jaxbp.instrument._program import traced
 
     x, b = jnp.arange(24.0).reshape(8, 3), jnp.ones(3)
     for complete in (True, False):

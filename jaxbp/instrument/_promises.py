@@ -1,0 +1,83 @@
+"""What is held whatever a rule's gradient is: value, dtype, zero at zero, linearity."""
+
+import functools
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbp.instrument._answers import Answers, beyond_rounding, worst_at
+from jaxbp.instrument._comparison import Finding
+from jaxbp.instrument._judge import worst_elements
+
+_TIMES = 2.0**20  # what a cotangent is multiplied with: exact in every dtype
+
+
+class Promises(Answers):
+    """Answers, and the findings on the contract."""
+
+    def value(self) -> list[Finding]:
+        """fwd's value against the primal's."""
+        found, own, rival = [], "fwd", "the primal"
+        if self.program.by_reference:
+            own, rival = "f", "the reference"
+        pairs = zip(self.manual[0].outputs, self.auto[0].outputs, strict=True)
+        for k, (m, a) in enumerate(pairs):
+            path = self.program.output_paths[k]
+            if m.shape != a.shape:
+                message = f"{own} gives shape {m.shape}, {rival} {a.shape}"
+                found.append(Finding("broken-contract", "value", path, message=message))
+                continue
+            multiple = beyond_rounding(m, a, self.unit)
+            if multiple is not None:
+                noise = np.maximum(*(side.outputs[k] for side in self.noise(0)))
+                multiple = beyond_rounding(m, a, self.unit, noise)
+            if multiple is not None:
+                worst = worst_at(m, a, int(worst_elements(multiple)[0]))
+                message = f"{own}'s value is not {rival}'s"
+                found.append(
+                    Finding("broken-contract", "value", path, worst, message=message)
+                )
+        return found
+
+    def broken_contract(self, k: int, callers: bool) -> Finding | None:
+        """A cotangent of another dtype, or one where there should be none."""
+        m, leaf = self.manual[0].cotangents[k], self.leaves[k]
+        strong = not isinstance(leaf, (float, complex))
+        if callers and strong and m.dtype != jnp.result_type(leaf):
+            message = f"a cotangent of dtype {m.dtype} for {jnp.result_type(leaf)}"
+        elif self._not_zero_at_zero[k]:
+            message = "not 0 for a cotangent of 0"
+        else:
+            return None
+        worst = self.largest_difference(k)
+        return Finding("broken-contract", self.paths[k], worst=worst, message=message)
+
+    @functools.cached_property
+    def _not_zero_at_zero(self) -> list[bool]:
+        zeros = [np.zeros_like(g) for g in self.probes[0]]
+        bars = self.hand_written(zeros).cotangents
+        return [bool(bar.any() and np.isfinite(bar).all()) for bar in bars]
+
+    def not_linear(self, leaves: list[int]) -> dict[int, Finding]:
+        """A power of two goes through a linear map exactly."""
+        large = [np.asarray(g) * _TIMES for g in self.probes[-1]]
+        at_large = self.hand_written(large).cotangents
+        found = {}
+        for k in leaves:
+            once, scaled = self.manual[-1].cotangents[k], at_large[k] / _TIMES
+            multiple = beyond_rounding(scaled, once, self.unit)
+            if multiple is None:
+                continue
+            finite = np.isfinite(once) & np.isfinite(scaled)
+            # Below the smallest normal number a power of two does round.
+            tiny = float(jnp.finfo(once.dtype).tiny) * _TIMES
+            multiple = np.where(finite & (np.abs(once) > tiny), multiple, 0)
+            if not multiple.any():
+                continue
+            worst = worst_at(scaled, once, int(worst_elements(multiple)[0]))
+            ignored = np.array_equal(once, at_large[k])
+            kind = "ignored cotangent" if ignored else "not linear"
+            message = "2^20 times the cotangent does not give 2^20 times as much"
+            path = self.paths[k]
+            found[k] = Finding("broken-contract", path, "", worst, kind, message)
+        return found
