@@ -7,6 +7,7 @@ limit, which a rule by the implicit function theorem gives.
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from jaxbp._interpret import equations, evaluate_changed, run_equation, scan_sizes
 from jaxbp._jaxpr import evaluate
 from jaxbp._steps import holds, is_floating
-from jaxbp.instrument._compiled import jitted
+from jaxbp.instrument import _by_numpy
 
 _SETTLED = 2.0**-16  # of an array; what more rounds change by more is near no limit
 _LOOPS = 4  # of a program that are made longer
@@ -69,9 +70,9 @@ def moved_on(
     found = [np.zeros(aval.shape) for aval in jaxpr.out_avals]
     if not others:
         return found
-    outs = _run(jaxpr, inputs)
+    outs = _by_numpy.evaluate(jaxpr, inputs)
     for other in others:
-        for k, new in enumerate(_run(other, inputs)):
+        for k, new in enumerate(_by_numpy.evaluate(other, inputs)):
             change, settled = _change(outs[k], new)
             found[k] += change if settled else 0
     return found
@@ -81,13 +82,10 @@ def settled(jaxpr: Any, others: Sequence[Any], inputs: Sequence[Any]) -> bool:
     """Whether more rounds, in each of the others, hardly change the outputs."""
     if not others:
         return True
-    outs = _run(jaxpr, inputs)
-    pairs = (pair for j in others for pair in zip(outs, _run(j, inputs), strict=True))
-    return all(_change(*pair)[1] for pair in pairs)
-
-
-def _run(jaxpr: Any, inputs: Sequence[Any]) -> list[Any]:
-    return jitted(functools.partial(evaluate, jaxpr))(list(inputs))
+    outs = _by_numpy.evaluate(jaxpr, inputs)
+    news = (_by_numpy.evaluate(other, inputs) for other in others)
+    pairs = (pair for new in news for pair in zip(outs, new, strict=True))
+    return all(little for _, little in itertools.starmap(_change, pairs))
 
 
 def _with_more_rounds(eqn: Any, ins: list[Any], scope: list[Any]) -> list[Any]:

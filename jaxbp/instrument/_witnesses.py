@@ -42,6 +42,8 @@ class Witness:
         self.jaxpr, self.wrt, self.outputs = jaxpr, list(wrt), list(outputs)
         self._compiled = jitted(self.pullback)
         self._read: Any = None
+        self._more_rounds: list[Any] | None = None
+        self._own_rounds: list[Any] | None = None
 
     def primal(self, inputs: Sequence[Any]) -> list[jax.Array]:
         """The floating outputs."""
@@ -99,18 +101,22 @@ class Witness:
             places = {n + k: elements for k, elements in places.items()}
         if needed is not None:
             needed = {n + k: size for k, size in needed.items()}
-        jaxpr = self.read(inputs, cotangents)
-        noise = rounding_noise(jaxpr, flat, seed, places, needed)
-        loose = self._left_open(inputs, cotangents)
-        if places is not None:
-            loose = at_places(loose, places)
-        noise = [rounded + more for rounded, more in zip(noise, loose, strict=True)]
+        noise = self._left_open(inputs, cotangents)
+        noise = noise if places is None else at_places(noise, places)
+        if needed is not None:
+            needed = {k: np.maximum(m - noise[k], 0) for k, m in needed.items()}
+        if needed is None or any(size.any() for size in needed.values()):
+            jaxpr = self.read(inputs, cotangents)
+            rounded = rounding_noise(jaxpr, flat, seed, places, needed)
+            noise = list(map(np.add, noise, rounded))
         return Pullback(noise[: len(self.outputs)], noise[len(self.outputs) :])
 
     def _left_open(self, inputs, cotangents) -> list[np.ndarray]:
         """What more rounds of the primal's loops change, or of the pullback's own."""
         jaxpr, flat = self.read(inputs, cotangents), [*inputs, *cotangents]
-        others = [*self._with_more_rounds(inputs, cotangents), *longer(jaxpr, iterates)]
+        if self._own_rounds is None:
+            self._own_rounds = longer(jaxpr, iterates)
+        others = [*self._with_more_rounds(inputs, cotangents), *self._own_rounds]
         return moved_on(jaxpr, others, flat)
 
     def limits(self, inputs: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
@@ -126,10 +132,12 @@ class Witness:
         return settled(self.read(inputs, cotangents), limits, flat)
 
     def _with_more_rounds(self, inputs, cotangents) -> list[Any]:
-        return [
-            Witness(primal, self.wrt, self.outputs).read(inputs, cotangents)
-            for primal in longer(self.jaxpr, iterates)
-        ]
+        if self._more_rounds is None:
+            self._more_rounds = [
+                Witness(primal, self.wrt, self.outputs).read(inputs, cotangents)
+                for primal in longer(self.jaxpr, iterates)
+            ]
+        return self._more_rounds
 
     def noise_of_outputs(self, inputs: Sequence[Any], seed: int) -> list[np.ndarray]:
         """The same of the floating outputs alone, whose cotangents are not asked.
