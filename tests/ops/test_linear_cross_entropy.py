@@ -75,7 +75,8 @@ def test_temporary_memory_does_not_grow_with_the_examples():
 
 
 def _products(f, *args):
-    return str(jax.make_jaxpr(f)(*args)).count("dot_general")
+    # Of the lowered program: a jaxpr need not show what is inside a rule's primal.
+    return jax.jit(f).lower(*args).as_text().count("dot_general")
 
 
 def test_a_call_that_is_not_differentiated_computes_no_gradient():
@@ -83,7 +84,7 @@ def test_a_call_that_is_not_differentiated_computes_no_gradient():
     loss = lambda x, w: ops.linear_softmax_cross_entropy(x, w, LABELS)
     # The logits, and the sum of weights times losses.
     assert _products(loss, x, w) == 2
-    assert _products(jax.grad(loss, argnums=(0, 1)), x, w) == 4
+    assert _products(jax.value_and_grad(loss, argnums=(0, 1)), x, w) == 4
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 4, 5, 6])
