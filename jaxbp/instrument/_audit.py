@@ -1,8 +1,8 @@
 """audit(f, *args): every hand-written rule inside f, asked where it is called."""
 
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +22,9 @@ from jaxbp.instrument._arms import Arms
 from jaxbp.instrument._comparison import Verdict, worst_of
 from jaxbp.instrument._compiled import Programs
 from jaxbp.instrument._coverage import Coverage
-from jaxbp.instrument._findings import Audit
+from jaxbp.instrument._findings import Audit, LinkFinding
 from jaxbp.instrument._links import question
-from jaxbp.instrument._met import Call, met_links
+from jaxbp.instrument._met import Call, Link, met_links
 from jaxbp.instrument._pair import Pair
 from jaxbp.instrument._program import in_float64
 from jaxbp.instrument._witnesses import Witness
@@ -80,25 +80,35 @@ def audit(
     leaves = leaves_with_paths(args, kwargs)
     check_concrete("audit", leaves)
     check_numbers("audit", leaves)
-    narrow = any(map(_narrow, jax.tree.leaves((args, kwargs))))
-    try:
-        with jax.enable_x64(True):
-            wide_args, wide_kwargs = jax.tree.map(in_float64, (args, kwargs))
-            program = _jaxpr.trace(f, wide_args, wide_kwargs)
-            check_closed("audit", program.jaxpr)
-            links, closed = met_links(program, seed, strict=narrow)
-    except Exception as error:
-        reason = first_line(error)
-        note = f"asked in the caller's dtype, float64 does not trace: {reason}"
-        precision = nullcontext()
-        program = _jaxpr.trace(f, args, kwargs)
-        check_closed("audit", program.jaxpr)
-        links, closed = met_links(program, seed)
-    else:
-        reason, note, precision = None, "", jax.enable_x64(True)
-        for link in links:
-            link.widened = narrow
-    with precision:
+    met = _met(f, args, kwargs, seed)
+    findings = met.asked(seed)
+    notes = met.untold(findings)
+    verdicts: list[Verdict] = [finding.verdict for finding in findings]
+    if met.closed:
+        inside = ", ".join(met.closed)
+        notes.append(f"not asked, since run whole: rules inside {inside}")
+        verdicts.append("unproven")
+    if hidden := _jaxpr.differentiated(met.program.jaxpr):
+        notes.append(
+            f"out of reach, since f has differentiated it: {', '.join(hidden)}; audit "
+            "the function that f differentiates"
+        )
+        verdicts.append("unproven")
+    if not findings:
+        notes.append("f meets no hand-written rule")
+    return Audit(function_name(f), worst_of(verdicts), findings, "; ".join(notes))
+
+
+class _Met(NamedTuple):
+    """The program, the rules that it met, what holds others, why no float64."""
+
+    program: _jaxpr.Program
+    links: list[Link]
+    closed: list[str]
+    refused: str = ""
+
+    def asked(self, seed: int) -> tuple[LinkFinding, ...]:
+        """The findings, from the loss backwards."""
         programs, pairs = Programs(), {}
 
         def pair(call: Call) -> Pair:
@@ -108,29 +118,44 @@ def audit(
                 pairs[key] = Pair(call.eqn, call.inputs, programs, *around)
             return pairs[key]
 
-        found = sorted(
-            (question(link, pair, seed) for link in links), key=lambda pair: pair[0]
-        )
-        not_taken = _not_taken(program)
-    findings = tuple(finding for _, finding in found)
-    verdicts: list[Verdict] = [finding.verdict for finding in findings]
-    if reason and any(reason in finding.message for finding in findings):
-        note = ""  # it is the rule itself that raises, in any dtype
-    notes = [note] if note else []
-    if not_taken:
-        notes.append(not_taken)
-    if closed:
-        notes.append(f"not asked, since run whole: rules inside {', '.join(closed)}")
-        verdicts.append("unproven")
-    if hidden := _jaxpr.differentiated(program.jaxpr):
-        notes.append(
-            f"out of reach, since f has differentiated it: {', '.join(hidden)}; audit "
-            "the function that f differentiates"
-        )
-        verdicts.append("unproven")
-    if not findings:
-        notes.append("f meets no hand-written rule")
-    return Audit(function_name(f), worst_of(verdicts), findings, "; ".join(notes))
+        with self._precision():
+            found = [question(link, pair, seed) for link in self.links]
+        found.sort(key=lambda pair: pair[0])
+        return tuple(finding for _, finding in found)
+
+    def untold(self, findings: Sequence[LinkFinding]) -> list[str]:
+        """What the findings do not say: another precision, branches not taken."""
+        notes = []
+        # Where it is the rule itself that raises, it does in any dtype.
+        if self.refused and not any(self.refused in f.message for f in findings):
+            why = f"float64 does not trace: {self.refused}"
+            notes.append(f"asked in the caller's dtype, {why}")
+        with self._precision():
+            not_taken = _not_taken(self.program)
+        return [*notes, not_taken] if not_taken else notes
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self.refused else jax.enable_x64(True)
+
+
+def _met(f, args, kwargs, seed) -> _Met:
+    """One sweep over `f`, in float64 or else in the caller's dtype."""
+    narrow = any(map(_narrow, jax.tree.leaves((args, kwargs))))
+
+    def swept(args, kwargs, strict) -> _Met:
+        program = _jaxpr.trace(f, args, kwargs)
+        check_closed("audit", program.jaxpr)
+        return _Met(program, *met_links(program, seed, strict))
+
+    try:
+        with jax.enable_x64(True):
+            wide_args, wide_kwargs = jax.tree.map(in_float64, (args, kwargs))
+            met = swept(wide_args, wide_kwargs, narrow)
+    except Exception as error:
+        return swept(args, kwargs, False)._replace(refused=first_line(error))
+    for link in met.links:
+        link.widened = narrow
+    return met
 
 
 def _not_taken(program) -> str:
