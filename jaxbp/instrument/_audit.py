@@ -69,10 +69,11 @@ def audit(
         TypeError: `f` is not callable, or a value is traced: call it at the top level.
         ValueError: NaN among the arguments, a negative seed.
 
-    Limits: of a long scan the first, the last and four other iterations are asked, of a
-    while loop iterations 0, 1, 2, 4, 8, … and the last. Of a cond only the branch that
-    is taken is; `.note` tells of a rule in another. Rules inside a shard_map are asked
-    by its own values and cotangents. Noise drawn in the default dtype is other noise in
+    Limits: it asks at these arguments alone, `compare` looks elsewhere too. Of a long
+    scan the first, the last and four other iterations are asked, of a while loop
+    iterations 0, 1, 2, 4, 8, … and the last. Of a cond only the branch that is taken
+    is; `.note` tells of a rule in another. Rules inside a shard_map are asked by its
+    own values and cotangents. Noise drawn in the default dtype is other noise in
     float64. Of rules that `f` has differentiated itself nothing is left to ask: they
     are listed.
     """

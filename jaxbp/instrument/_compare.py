@@ -46,8 +46,9 @@ def compare(
     For random cotangents $\bar y$: M, the VJP of `f`; A, the VJP of `autodiff(f)` or of
     `reference`; and, where they differ, N, a numeric derivative that decides between
     them. All in float64, whatever the dtype of the arguments. M and A agree in an
-    element when $|M-A| \le 8\epsilon(|A|+|M|)$, or within 16 times the rounding noise
-    measured in that very element. In the caller's dtype M's error is held against A's.
+    element when $|M-A| \le 8\epsilon(|A|+|M|)$, or within 16 times the noise measured
+    in that very element: of rounding, and of what a loop leaves open that nearly
+    reaches its limit. In the caller's dtype M's error is held against A's.
 
     Args:
         f: any JAX function. Pytrees in and out; float and complex leaves are

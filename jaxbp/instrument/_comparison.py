@@ -61,7 +61,8 @@ class Comparison:
     `manual`, `auto` and `numeric` are trees like the arguments: the pullback of one
     cotangent, which is 1 for a scalar function, so that they are its gradients. None
     stands for what was not differentiated or not computed, NaN for single elements that
-    were not computed. `coverage` tells which arms of the program's branches were taken.
+    were not computed; `auto` is None where autodiff has no answer, and `numeric` stood
+    in its place. `coverage` tells which arms of the program's branches were taken.
     """
 
     function: str
