@@ -1,5 +1,7 @@
 """What compare, audit and cost refuse alike, and how each says so."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,6 +66,51 @@ def test_a_function_that_decides_in_python_by_a_value_is_refused(face):
         f"a value at {__file__}:{line}: decide by jnp.where or jax.lax.cond, or bind "
         "what is no array before."
     )
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_a_rule_that_cannot_be_called_so_is_refused(face):
+    @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+    def power(x, n):
+        return x**n
+
+    power.defvjp(lambda x, n: (x**n, x), lambda n, x, g: (g * n * x ** (n - 1),))
+
+    def f(x, n):
+        return power(x, n)
+
+    line = f.__code__.co_firstlineno + 1
+    assert refused(face, f, X, 3.0) == (
+        "f to be a function that jax.jit can trace; got one that takes a float by "
+        f"nondiff_argnums at {__file__}:{line}: bind it with functools.partial."
+    )
+    face(functools.partial(power, n=3.0), X)
+    assert refused(face, jax.custom_vjp(jnp.sin), X) == (
+        "f to be a function that jax.vjp can take; got No VJP defined for custom_vjp "
+        "function sin using defvjp: define it before you ask."
+    )
+
+
+@pytest.mark.parametrize("face", [compare, cost])
+def test_a_loop_without_reverse_mode_is_refused_and_says_who_asks_it(face):
+    def f(x):
+        return jax.lax.while_loop(lambda x: x[0] < 0.9, sine, x)
+
+    text = refused(face, f, X, kind=ValueError)
+    assert text.startswith("f to be a function that jax.vjp can take; got one that ")
+    assert "Reverse-mode differentiation does not work for lax.while_loop" in text
+    assert text.endswith(": audit asks each rule inside it.")
+
+
+def test_the_cost_of_a_rule_that_raises_is_refused():
+    def bwd(x, y_bar):
+        raise KeyError("w")
+
+    f = jax.custom_vjp(jnp.sin)
+    f.defvjp(lambda x: (jnp.sin(x), x), bwd)
+    text = refused(cost, f, X, kind=ValueError)
+    assert text.startswith("f to be a function that jax.vjp can take; got one that ")
+    assert "raises KeyError: 'w'" in text
 
 
 @pytest.mark.parametrize("face", [compare, audit])

@@ -1,6 +1,7 @@
 """compare: each verdict is reached, by a function that earns it."""
 
 import contextlib
+import functools
 import json
 import weakref
 
@@ -252,6 +253,7 @@ def test_a_rule_that_took_no_part_proves_nothing():
         lambda x: jax.lax.cond(x.sum() > 1e35, bad, jnp.cos, x),
         lambda x: x * bad(jnp.ones(3, x.dtype)).sum(),
         lambda x: jax.lax.stop_gradient(bad(x)) + x,
+        lambda x: 0.0 * bad(x) + x,
     ):
         comparison = compare(f, X)
         assert comparison.verdict == "unproven", comparison
@@ -441,6 +443,36 @@ def test_complex_leaves_are_compared():
     wrong = rule(jnp.square, lambda z, g: (2 * jnp.conj(z) * g,))
     assert compare(right, z).ok
     assert not compare(wrong, z).ok
+
+
+def test_another_function_for_a_reference_is_told_as_that():
+    def one_more(x, w):
+        return product(x, w) + 1
+
+    found = compare(rule(product, product_bwd), X, W, reference=one_more)
+    assert found.findings[0].message == "f's value is not the reference's"
+    assert [f.verdict for f in found.findings] == ["broken-contract", "right", "right"]
+
+
+def test_what_is_cast_down_inside_is_no_less_accurate_than_autodiff():
+    def slope(x):  # of tanh(x) e^x, by another formula than autodiff's
+        t = jnp.tanh(x)
+        return jnp.exp(x) * ((1 - t) * (1 + t) + t)
+
+    def primal(x):
+        y = x.astype(jnp.float32)
+        return (jnp.tanh(y) * jnp.exp(y)).astype(x.dtype)
+
+    def bwd(x, y_bar, off=0.0):
+        y, y_bar = x.astype(jnp.float32), y_bar.astype(jnp.float32)
+        return ((slope(y) * y_bar * (1 + off)).astype(x.dtype),)
+
+    x = jnp.linspace(-9, 9, 300)
+    for dtype in (jnp.float32, jnp.bfloat16):
+        assert compare(rule(primal, bwd), x.astype(dtype), accuracy=True).ok
+    # A thousand units of float32, where rounding makes some ten.
+    wrong = rule(primal, functools.partial(bwd, off=1e-4))
+    assert not compare(wrong, x.astype(jnp.float32)).ok
 
 
 def test_seeds_do_not_change_a_verdict():
