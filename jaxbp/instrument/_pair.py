@@ -15,7 +15,7 @@ from jaxbp.instrument._called import Called
 from jaxbp.instrument._compiled import Programs
 from jaxbp.instrument._judge import disagreement
 from jaxbp.instrument._noise import noise_of_inputs, rounding_noise
-from jaxbp.instrument._tolerance import iterates, longer, moved_on
+from jaxbp.instrument._tolerance import Rounds, iterates, longer
 from jaxbp.instrument._wires import paired, with_wires
 
 
@@ -98,7 +98,8 @@ class Pair(Called):
         else:
             run = functools.partial(self._programs, jaxpr)
             noise = noise_of_inputs(run, flat, seed)
-        return list(map(np.add, noise, moved_on(jaxpr, others, flat)))
+        loose = Rounds(jaxpr, others).left_open(flat)
+        return list(map(np.add, noise, loose))
 
     def _answer(self, flat, kept) -> Answer:
         n, m = len(self.floating), len(self.floating) + len(self.live)

@@ -85,13 +85,15 @@ def look_around(
     largest = min(float(jnp.finfo(jnp.result_type(x)).max) for x in floats)
     if answers.refused:  # every element of every point is differentiated numerically
         found = itertools.islice(found, _OPAQUE)
-    limits = _limits(answers)
+    at_limit = _at_limit(answers)
     for point in itertools.islice(found, few if at_few else None):
         try:
             findings = _at(point, asked, answers, largest)
             failed = any(f.verdict in FAILED for f in findings)
-            if failed and not program.auto.is_at(limits, point.inputs, bars):
-                continue
+            if failed and any(at_limit):
+                here = program.auto.settled(point.inputs, bars)
+                if not all(here[k] for k, was in enumerate(at_limit) if was):
+                    continue
             coverage.see(point.inputs)
         except jax.errors.JaxRuntimeError:  # a callback that refuses such values
             continue
@@ -140,7 +142,9 @@ def look_further(
     answers.let_go()
     variants = (other_flags, other_lengths)
     repeats = not holds(answers.program.auto.jaxpr, _overwrites)
-    loops = holds(answers.program.auto.jaxpr, ends_at_a_float) or _limits(answers)
+    loops = holds(answers.program.auto.jaxpr, ends_at_a_float) or any(
+        _at_limit(answers)
+    )
     caller = jax.tree.leaves((asked.args, asked.kwargs))
     for variant in itertools.chain(*(v(asked.args, asked.kwargs) for v in variants)):
         pairs = zip(caller, jax.tree.leaves(variant[1:3]), strict=True)
@@ -153,14 +157,14 @@ def look_further(
         yield elsewhere(findings, variant.name, variant[1:3])
 
 
-def _limits(answers: Testimony) -> list[Any]:
-    """Autodiff's pullback with more rounds of each loop that is at its limit here.
+def _at_limit(answers: Testimony) -> list[bool]:
+    """Of each loop of autodiff's pullback, whether it is at its limit here.
 
-    Where such a loop is not, a rule for the limit is not asked.
+    Where one is not that is here, a rule for the limit is not asked.
     """
     if answers.refused:
         return []
-    return answers.program.auto.limits(answers.inputs, answers.probes[-1])
+    return answers.program.auto.settled(answers.inputs, answers.probes[-1])
 
 
 def _is_larger(old: Any, new: Any) -> bool:

@@ -7,7 +7,6 @@ limit, which a rule by the implicit function theorem gives.
 """
 
 import functools
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from jaxbp._interpret import equations, evaluate_changed, run_equation, scan_siz
 from jaxbp._jaxpr import evaluate
 from jaxbp._steps import holds, is_floating
 from jaxbp.instrument import _by_numpy
+from jaxbp.instrument._compiled import jitted
 
 _SETTLED = 2.0**-16  # of an array; what more rounds change by more is near no limit
 _LOOPS = 4  # of a program that are made longer
@@ -55,37 +55,46 @@ def longer(jaxpr: Any, is_meant: Callable[[Any], bool]) -> list[Any]:
     ]
 
 
-def left_open(jaxpr: Any, inputs: Sequence[Any]) -> list[Any]:
-    """What loops that end at a tolerance leave open of each of the outputs."""
-    return moved_on(jaxpr, longer(jaxpr, ends_at_a_float), inputs)
+class Rounds:
+    """A closed jaxpr beside others, with more rounds of its loops."""
 
+    def __init__(self, jaxpr: Any, others: Sequence[Any]):
+        self._avals = jaxpr.out_avals
+        self._runs = [_Run(one) for one in (jaxpr, *others)] if others else []
 
-def moved_on(
-    jaxpr: Any, others: Sequence[Any], inputs: Sequence[Any]
-) -> list[np.ndarray]:
-    """What each of the others, with more rounds, changes in its outputs, together.
+    def left_open(self, inputs: Sequence[Any]) -> list[np.ndarray]:
+        """What more rounds change in the outputs, together.
 
-    Nothing where they lead to no limit, as where a number is doubled until it is large.
-    """
-    found = [np.zeros(aval.shape) for aval in jaxpr.out_avals]
-    if not others:
+        Nothing where they lead to no limit: a number that is doubled until it is large.
+        """
+        found = [np.zeros(aval.shape) for aval in self._avals]
+        for pairs in self._changes(inputs):
+            for k, (change, little) in enumerate(pairs):
+                found[k] += change if little else 0
         return found
-    outs = _by_numpy.evaluate(jaxpr, inputs)
-    for other in others:
-        for k, new in enumerate(_by_numpy.evaluate(other, inputs)):
-            change, settled = _change(outs[k], new)
-            found[k] += change if settled else 0
-    return found
+
+    def settled(self, inputs: Sequence[Any]) -> list[bool]:
+        """Of each of the others, whether its further rounds hardly change a thing."""
+        return [all(little for _, little in pairs) for pairs in self._changes(inputs)]
+
+    def _changes(self, inputs):
+        outs = [run(list(inputs)) for run in self._runs]
+        return [list(map(_change, outs[0], other)) for other in outs[1:]]
 
 
-def settled(jaxpr: Any, others: Sequence[Any], inputs: Sequence[Any]) -> bool:
-    """Whether more rounds, in each of the others, hardly change the outputs."""
-    if not others:
-        return True
-    outs = _by_numpy.evaluate(jaxpr, inputs)
-    news = (_by_numpy.evaluate(other, inputs) for other in others)
-    pairs = (pair for new in news for pair in zip(outs, new, strict=True))
-    return all(little for _, little in itertools.starmap(_change, pairs))
+class _Run:
+    """A jaxpr run by NumPy, or compiled where that takes less time."""
+
+    def __init__(self, jaxpr: Any):
+        self._jaxpr, self._compiled = jaxpr, None
+
+    def __call__(self, inputs: list[Any]) -> Sequence[Any]:
+        outs = None if self._compiled else _by_numpy.quickly(self._jaxpr, inputs)
+        if outs is None:
+            run = functools.partial(evaluate, self._jaxpr)
+            self._compiled = self._compiled or jitted(run)
+            outs = self._compiled(inputs)
+        return outs
 
 
 def _with_more_rounds(eqn: Any, ins: list[Any], scope: list[Any]) -> list[Any]:

@@ -11,13 +11,7 @@ from jaxbp._jaxpr import evaluate
 from jaxbp.instrument import _by_numpy
 from jaxbp.instrument._compiled import jitted
 from jaxbp.instrument._noise import at_places, rounding_noise
-from jaxbp.instrument._tolerance import (
-    iterates,
-    left_open,
-    longer,
-    moved_on,
-    settled,
-)
+from jaxbp.instrument._tolerance import Rounds, ends_at_a_float, iterates, longer
 
 
 class Pullback(NamedTuple):
@@ -42,8 +36,7 @@ class Witness:
         self.jaxpr, self.wrt, self.outputs = jaxpr, list(wrt), list(outputs)
         self._compiled = jitted(self.pullback)
         self._read: Any = None
-        self._more_rounds: list[Any] | None = None
-        self._own_rounds: list[Any] | None = None
+        self._rounds: Rounds | None = None
 
     def primal(self, inputs: Sequence[Any]) -> list[jax.Array]:
         """The floating outputs."""
@@ -101,7 +94,7 @@ class Witness:
             places = {n + k: elements for k, elements in places.items()}
         if needed is not None:
             needed = {n + k: size for k, size in needed.items()}
-        noise = self._left_open(inputs, cotangents)
+        noise = self._with_more_rounds(inputs, cotangents).left_open(flat)
         noise = noise if places is None else at_places(noise, places)
         if needed is not None:
             needed = {k: np.maximum(m - noise[k], 0) for k, m in needed.items()}
@@ -111,43 +104,28 @@ class Witness:
             noise = list(map(np.add, noise, rounded))
         return Pullback(noise[: len(self.outputs)], noise[len(self.outputs) :])
 
-    def _left_open(self, inputs, cotangents) -> list[np.ndarray]:
-        """What more rounds of the primal's loops change, or of the pullback's own."""
-        jaxpr, flat = self.read(inputs, cotangents), [*inputs, *cotangents]
-        if self._own_rounds is None:
-            self._own_rounds = longer(jaxpr, iterates)
-        others = [*self._with_more_rounds(inputs, cotangents), *self._own_rounds]
-        return moved_on(jaxpr, others, flat)
+    def settled(self, inputs: Sequence[Any], cotangents: Sequence[Any]) -> list[bool]:
+        """Of each loop that repeats one step, whether it is at its limit."""
+        return self._with_more_rounds(inputs, cotangents).settled(
+            [*inputs, *cotangents]
+        )
 
-    def limits(self, inputs: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
-        """The pullback with more rounds of each loop that is at its limit here."""
-        others = self._with_more_rounds(inputs, cotangents)
-        return [j for j in others if self.is_at([j], inputs, cotangents)]
-
-    def is_at(
-        self, limits: list[Any], inputs: Sequence[Any], cotangents: Sequence[Any]
-    ) -> bool:
-        """Whether its loops are at these limits."""
-        flat = [*inputs, *cotangents]
-        return settled(self.read(inputs, cotangents), limits, flat)
-
-    def _with_more_rounds(self, inputs, cotangents) -> list[Any]:
-        if self._more_rounds is None:
-            self._more_rounds = [
-                Witness(primal, self.wrt, self.outputs).read(inputs, cotangents)
-                for primal in longer(self.jaxpr, iterates)
-            ]
-        return self._more_rounds
+    def _with_more_rounds(self, inputs, cotangents) -> Rounds:
+        """The pullback beside those with longer loops, of the primal or of its own."""
+        if self._rounds is None:
+            jaxpr = self.read(inputs, cotangents)
+            primals = longer(self.jaxpr, iterates)
+            others = [Witness(primal, self.wrt, self.outputs) for primal in primals]
+            pullbacks = [other.read(inputs, cotangents) for other in others]
+            self._rounds = Rounds(jaxpr, [*pullbacks, *longer(jaxpr, iterates)])
+        return self._rounds
 
     def noise_of_outputs(self, inputs: Sequence[Any], seed: int) -> list[np.ndarray]:
         """The same of the floating outputs alone, whose cotangents are not asked.
 
         With what a loop leaves open that ends at a tolerance.
         """
-        pairs = zip(
-            rounding_noise(self.jaxpr, inputs, seed),
-            left_open(self.jaxpr, inputs),
-            strict=True,
-        )
-        noise = [rounded + loose for rounded, loose in pairs]
+        rounded = rounding_noise(self.jaxpr, inputs, seed)
+        rounds = Rounds(self.jaxpr, longer(self.jaxpr, ends_at_a_float))
+        noise = list(map(np.add, rounded, rounds.left_open(inputs)))
         return [noise[k] for k in self.outputs]

@@ -10,7 +10,7 @@ import pytest
 from jaxbp import audit, compare
 from jaxbp.instrument._noise import rounding_noise
 from jaxbp.instrument._numeric import ladder, secants
-from jaxbp.instrument._tolerance import left_open
+from jaxbp.instrument._tolerance import Rounds, ends_at_a_float, longer
 
 W = 0.15 * jax.random.normal(jax.random.key(0), (6, 6))
 X = jax.random.normal(jax.random.key(1), (6,))
@@ -72,7 +72,8 @@ def test_a_wrong_fixed_point_is_told(pull):
 def _left_open(f, *args):
     with jax.enable_x64(True):
         args = [np.asarray(x, np.float64) for x in args]
-        return left_open(jax.make_jaxpr(f)(*args), args)
+        jaxpr = jax.make_jaxpr(f)(*args)
+        return Rounds(jaxpr, longer(jaxpr, ends_at_a_float)).left_open(args)
 
 
 def test_a_loop_leaves_open_what_a_round_changes():
