@@ -152,8 +152,8 @@ def _check(reference, surrogate, order, effort) -> None:
         raise argument_error(
             "compare", "surrogate", expected, describe(surrogate), kind=TypeError
         )
-    if not isinstance(order, int) or order not in (1, 2):
-        raise argument_error("compare", "order", "1 or 2", order)
+    if type(order) is not int or order not in (1, 2):
+        raise argument_error("compare", "order", "1 or 2", repr(order))
     if not isinstance(effort, str) or effort not in ("quick", "full"):
         raise argument_error("compare", "effort", "'quick' or 'full'", repr(effort))
 

@@ -25,7 +25,7 @@ from jaxbp.instrument._search import (
     varied,
     worse,
 )
-from jaxbp.instrument._structure import structure
+from jaxbp.instrument._structure import MASK, structure
 from jaxbp.instrument._testimony import Testimony
 from jaxbp.instrument._variants import too_large
 from jaxbp.instrument._witnesses import Witness
@@ -143,7 +143,8 @@ def _kept(asked: Question, here: Here) -> str:
     pairs = zip(asked.paths, map(np.asarray, here.answers.leaves), strict=True)
     reals = [(path, x) for path, x in pairs if not np.iscomplexobj(x)]
     named = [(path, structure(x.astype(np.float64))) for path, x in reals]
-    return ", ".join(f"{path} {kind}" for path, kind in named if kind)
+    kept = [(path, kind) for path, kind in named if kind not in ("", MASK)]
+    return ", ".join(f"{path} {kind}" for path, kind in kept)
 
 
 def _traced(asked: Question):

@@ -16,6 +16,7 @@ from jaxbp.instrument import _by_numpy
 from jaxbp.instrument._compiled import jitted
 from jaxbp.instrument._numeric import ladder
 from jaxbp.instrument._parts import from_parts
+from jaxbp.instrument._structure import summing_to_one
 from jaxbp.instrument._witnesses import Pullback, Witness
 
 # Elements among the inputs, from which memory and run time are what count.
@@ -170,12 +171,17 @@ def traced(
 
 
 def in_float64(leaf: Any) -> Any:
-    """A differentiable leaf cast up, any other as it is. Under `enable_x64`."""
+    """A differentiable leaf cast up, any other as it is. Under `enable_x64`.
+
+    Probabilities then sum to one in float64.
+    """
     if not is_differentiable(leaf):
         return leaf
     value = np.asarray(leaf)
-    wide = np.complex128 if jnp.iscomplexobj(value) else np.float64
-    return jnp.asarray(value.astype(wide))
+    if jnp.iscomplexobj(value):
+        return jnp.asarray(value.astype(np.complex128))
+    unit = float(jnp.finfo(value.dtype).eps)
+    return jnp.asarray(summing_to_one(value.astype(np.float64), unit))
 
 
 def _floating_outputs(program):

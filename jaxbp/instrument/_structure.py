@@ -37,6 +37,33 @@ def keeping(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     return np.sort(new, axis=-1) if kind == SORTED else new
 
 
+def keeping_rows(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Rows of another length with the structure of the old ones, which they repeat.
+
+    Of rows with a single one, as labels are, the first stays.
+    """
+    kind = structure(old)
+    if kind == SORTED:
+        return np.sort(new, axis=-1)
+    if kind == SIMPLEX:
+        return new / new.sum(axis=-1, keepdims=True)
+    if kind == MASK and is_one_hot(old):
+        return np.eye(new.shape[-1])[new.argmax(axis=-1)]
+    return new
+
+
+def summing_to_one(x: np.ndarray, unit: float) -> np.ndarray:
+    """Probabilities of a narrow dtype as such: rows that only its rounding keeps off.
+
+    A gradient that is right where they sum to one is held by those that do.
+    """
+    if not x.ndim or x.shape[-1] < 2 or not (x >= 0).all():
+        return x
+    total = x.sum(axis=-1, keepdims=True)
+    off = np.abs(total - 1)
+    return x / total if off.any() and (off <= unit * x.shape[-1]).all() else x
+
+
 def keeping_data(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     """The same of integers: what is in order stays so, a permutation stays one."""
     if old.ndim == 1 and np.array_equal(np.sort(old), np.arange(old.size)):

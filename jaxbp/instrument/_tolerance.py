@@ -39,6 +39,11 @@ def ends_at_a_float(eqn: Any) -> bool:
     return holds(test, lambda e: any(is_floating(v.aval) for v in e.invars))
 
 
+def approaches(eqn: Any) -> bool:
+    """A loop that may be on its way to a limit."""
+    return iterates(eqn) or ends_at_a_float(eqn)
+
+
 def longer(jaxpr: Any, is_meant: Callable[[Any], bool]) -> list[Any]:
     """The closed jaxpr with more rounds of a loop, once for each that is meant.
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxbp._jaxpr import is_differentiable
 from jaxbp.instrument._program import LARGE
+from jaxbp.instrument._structure import keeping_rows
 
 _DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
 SQUARES = "its square overflows"
@@ -170,11 +171,15 @@ def _shape(leaf) -> Shape:
     return np.shape(leaf) if hasattr(leaf, "shape") and hasattr(leaf, "dtype") else ()
 
 
-def _with_lengths(leaf, lengths):
+def _with_lengths(old, lengths):
+    leaf = old
     for axis, new in enumerate(lengths):
         if new != leaf.shape[axis]:
             leaf = _taken(leaf, np.arange(new) % leaf.shape[axis], axis)
-    return leaf
+    if leaf is old or not is_differentiable(old) or _is_complex(old):
+        return leaf
+    wide = np.asarray(old, np.float64), np.asarray(leaf, np.float64)
+    return np.asarray(keeping_rows(*wide), leaf.dtype)
 
 
 def _taken(leaf, places, axis):

@@ -11,7 +11,7 @@ from jaxbp._jaxpr import evaluate
 from jaxbp.instrument import _by_numpy
 from jaxbp.instrument._compiled import jitted
 from jaxbp.instrument._noise import at_places, rounding_noise
-from jaxbp.instrument._tolerance import Rounds, ends_at_a_float, iterates, longer
+from jaxbp.instrument._tolerance import Rounds, approaches, iterates, longer
 
 
 class Pullback(NamedTuple):
@@ -123,9 +123,9 @@ class Witness:
     def noise_of_outputs(self, inputs: Sequence[Any], seed: int) -> list[np.ndarray]:
         """The same of the floating outputs alone, whose cotangents are not asked.
 
-        With what a loop leaves open that ends at a tolerance.
+        With what loops leave open, those too that end at a tolerance.
         """
         rounded = rounding_noise(self.jaxpr, inputs, seed)
-        rounds = Rounds(self.jaxpr, longer(self.jaxpr, ends_at_a_float))
+        rounds = Rounds(self.jaxpr, longer(self.jaxpr, approaches))
         noise = list(map(np.add, rounded, rounds.left_open(inputs)))
         return [noise[k] for k in self.outputs]
