@@ -1,0 +1,99 @@
+"""compare: a rule is judged in float64, and held to the caller's dtype too."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rules import W, X, product, product_bwd, rule, spoiled
+
+from jaxbp import compare
+
+
+def test_the_callers_dtype_has_its_own_contract():
+    x = jnp.linspace(0.5, 1.5, 5, dtype=jnp.float32)
+
+    def overflows(x, y_bar):
+        return (y_bar * jnp.exp(x) / (1 + jnp.exp(x)),)
+
+    softplus = rule(jax.nn.softplus, overflows)
+    assert not compare(softplus, x).ok  # which looks at large values too
+    assert compare(softplus, x * 100).findings[0].kind == "overflow"
+
+    def only_wide(x, y_bar):
+        sign = 1 if x.dtype == jnp.float64 else -1
+        return (sign * y_bar * jnp.cos(x),)
+
+    assert compare(rule(jnp.sin, only_wide), x).verdict == "wrong"
+
+    def half(x, y_bar):
+        bar = y_bar * jnp.cos(x)
+        return (bar.astype(jnp.bfloat16) if x.dtype == jnp.float32 else bar,)
+
+    finding = compare(rule(jnp.sin, half), x).findings[0]
+    assert finding.verdict == "broken-contract"
+    assert "bfloat16 for float32" in finding.message
+
+    def single(x, y_bar):  # float32 for float32 is right, and float64 is not asked for
+        return ((y_bar * jnp.cos(x)).astype(jnp.float32),)
+
+    assert compare(rule(jnp.sin, single), x).ok
+
+
+def test_a_backward_pass_that_needs_its_dtype_is_judged_in_it():
+    def bwd(x, y_bar):
+        total, _ = jax.lax.scan(lambda c, v: (c + v, None), jnp.float32(0), y_bar)
+        return (jnp.full_like(x, total) * 0 + y_bar * jnp.cos(x),)
+
+    comparison = compare(rule(jnp.sin, bwd), jnp.linspace(0, 1, 4, dtype=jnp.float32))
+    assert comparison.ok, comparison
+    assert "float64 does not trace" in comparison.note
+    assert len(comparison.note.splitlines()) == 1
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_low_precision_neither_hides_a_mistake_nor_invents_one(dtype):
+    x, w = X.astype(dtype), W.astype(dtype)
+    assert compare(rule(product, product_bwd), x, w).ok
+    one_percent = spoiled(0, lambda bar, res, g: bar.at[0, 0].multiply(1.01))
+    assert compare(one_percent, x, w).findings[0].verdict == "wrong"
+
+
+def test_a_function_that_casts_down_is_judged_by_the_precision_it_uses():
+    def low(x):
+        return jnp.tanh(x.astype(jnp.float32)).astype(x.dtype)
+
+    def bwd(x, y_bar):
+        y = jnp.tanh(x.astype(jnp.float32))
+        return (((1 - y) * (1 + y)).astype(x.dtype) * y_bar,)
+
+    x = X[0].astype(jnp.float32)
+    assert compare(rule(low, bwd), x).ok
+
+
+def test_complex_leaves_are_compared():
+    z = jax.lax.complex(X[0], X[1])
+    right = rule(jnp.square, lambda z, g: (2 * z * g,))
+    wrong = rule(jnp.square, lambda z, g: (2 * jnp.conj(z) * g,))
+    assert compare(right, z).ok
+    assert not compare(wrong, z).ok
+
+
+def test_an_overflow_of_autodiff_lets_no_other_element_off():
+    scale = np.array([1e25, 1.0, 2.0, 3.0])  # its square overflows float32
+    x = jnp.array([1e-20, 1.0, 1.0, 1.0], "f4")
+
+    def square(x):
+        by = jnp.asarray(scale, x.dtype)
+        return x * by * by
+
+    def of(off):
+        def bwd(x, g):
+            return (square(g) * (off if g.dtype == jnp.float32 else 1),)
+
+        return rule(square, bwd)
+
+    right = jnp.ones(4, "f4")
+    assert compare(of(right), x).ok
+    comparison = compare(of(right.at[2].set(1.001)), x)
+    (finding,) = comparison.findings
+    assert (finding.verdict, finding.kind) == ("wrong", "dtype"), comparison
