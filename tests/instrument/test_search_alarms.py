@@ -1,0 +1,164 @@
+"""effort="full": what is no fault of the rule is not held against it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rules import rule
+
+from jaxbp import compare, ops
+
+X = jax.random.normal(jax.random.key(0), (4, 3))
+
+
+@pytest.mark.parametrize(
+    ("f", "args"),
+    [
+        (ops.softmax_cross_entropy, (X, jax.nn.one_hot(jnp.array([0, 1, 2, 0]), 3))),
+        (ops.binary_cross_entropy, (jax.nn.sigmoid(X), jax.nn.sigmoid(-X))),
+        (ops.sigmoid, (X,)),
+    ],
+    ids=["softmax cross-entropy", "binary cross-entropy", "sigmoid"],
+)
+def test_a_right_rule_stays_right(f, args):
+    assert compare(f, *args, effort="full", order=2).ok
+
+
+# A thousand times 64, and a cotangent, is too much for a float16.
+DETOUR = rule(lambda x: x * x, lambda x, g: (g * (x * 1e3) * 2e-3,))
+
+
+@pytest.mark.parametrize(
+    ("f", "args"),
+    [
+        # Nobody asked for a float16.
+        (DETOUR, (X.astype(jnp.float32),)),
+        # JAX counts what the mapped calls share once a call.
+        (
+            rule(
+                lambda b, w: (b * w, w * w),
+                lambda res, g: (
+                    g[0] * res[1],
+                    g[0] * res[0] + 2 * g[1] * res[1],
+                ),
+            ),
+            (X, X + 1),
+        ),
+        # At 1e19 the square in the slope overflows; the slope is 1e-20.
+        (
+            rule(
+                lambda x: jnp.sin(x) / x,
+                lambda x, g: (g * (x * jnp.cos(x) - jnp.sin(x)) / x**2,),
+            ),
+            (X.astype(jnp.float32) + 4,),
+        ),
+    ],
+    ids=[
+        "overflow in another dtype",
+        "an output that is shared under vmap",
+        "a slope that is lost where squares overflow",
+    ],
+)
+def test_what_is_no_fault_of_the_rule_is_not_held_against_it(f, args):
+    assert compare(f, *args, effort="full").ok
+
+
+def test_a_value_that_another_dtype_loses_is_not_held_either():
+    f = jax.custom_vjp(lambda x: x + 1)
+    f.defvjp(lambda x: (x * 512 / 512 + 1, None), lambda _, g: (g,))
+    assert compare(f, X.astype(jnp.float32), effort="full").ok
+    comparison = compare(f, X.astype(jnp.float16), effort="full")
+    assert comparison.findings[0].argument == "value"
+
+
+def test_an_overflow_in_the_callers_own_dtype_is():
+    comparison = compare(DETOUR, X.astype(jnp.float16), effort="full")
+    assert comparison.findings[0].kind == "overflow", comparison
+    assert comparison.verdict == "wrong"
+
+
+def test_a_rule_in_the_callers_own_dtype_is_asked_for_what_that_holds():
+    def bwd(x, g):
+        y = jnp.exp(x.astype(jnp.float32))
+        return ((g.astype(jnp.float32) * y).astype(g.dtype),)
+
+    f = rule(jnp.exp, bwd)
+    for effort in ("quick", "full"):  # at 720 e^x is a number in float64 alone
+        assert compare(f, X.astype(jnp.float32), effort=effort).ok
+    assert not compare(f, X.astype(jnp.float64)).ok
+
+
+def test_what_a_tiny_argument_divides_by_in_the_callers_dtype_is_seen():
+    def of(bwd):
+        return rule(lambda x: jnp.log(jnp.expm1(x)), bwd)
+
+    x = jnp.array([0.5, 1, 2], jnp.float32)
+    careful = of(lambda x, g: (g * (1 + 1 / jnp.expm1(x)),))
+    assert compare(careful, x, effort="full").ok
+    careless = of(lambda x, g: (g * jnp.exp(x) / (jnp.exp(x) - 1),))
+    assert compare(careless, x).ok
+    (finding,) = compare(careless, x, effort="full").findings
+    assert (finding.verdict, finding.kind) == ("wrong", "overflow"), finding
+    assert finding.message.startswith("float32, an eighth of its unit")
+
+
+def test_where_autodiff_keeps_no_digit_none_is_asked_for():
+    """At 3e7 a float32 has lost the angle: sine and slope are anybody's."""
+
+    def by_parts(x, g):  # right, and rounds otherwise than autodiff
+        return (g * (jnp.cos(x) * jnp.cos(1e4 * x) - jnp.sin(x) * jnp.sin(1e4 * x)),)
+
+    f = rule(lambda x: jnp.sin(10_001 * x) / 10_001, by_parts)
+    assert compare(f, jnp.float32(3000.25)).ok
+
+
+def test_an_axis_of_one_that_only_fits_by_broadcasting_is_not_asked():
+    # A filter for the real spectrum of 14 numbers; of one it would be broadcast.
+    def f(x, h):
+        return jnp.fft.irfft(jnp.fft.rfft(x) * jax.lax.complex(h, 0 * h), n=len(x))
+
+    def bwd(res, g):
+        x, h = res
+        n = x.shape[0]
+        weights = jnp.where(
+            (jnp.arange(h.size) == 0) | (2 * jnp.arange(h.size) == n), 1, 2
+        )
+        spectra = jnp.fft.rfft(x) * jnp.conj(jnp.fft.rfft(g))
+        return f(g, h), weights.astype(h.dtype) * jnp.real(spectra) / n
+
+    filtered = rule(f, bwd)
+    rng = np.random.default_rng(0)
+    comparison = compare(
+        filtered, rng.standard_normal(14), rng.random(8), effort="full"
+    )
+    assert comparison.ok, comparison
+
+
+def test_a_fixed_point_is_not_asked_of_a_larger_matrix_that_has_none():
+    # Repeated to 7 × 7, a contraction of 3 × 3 doubles what it should halve.
+    def iterated(w, x):
+        def moved(state):
+            z, _ = state
+            return jnp.tanh(w @ z + x), z
+
+        def apart(state):
+            return jnp.abs(state[0] - state[1]).max() > 1e-15
+
+        start = jnp.tanh(x), jnp.zeros_like(x)
+        counted = lambda s: (moved(s[0]), s[1] + 1)
+        (z, _), _ = jax.lax.while_loop(
+            lambda s: apart(s[0]) & (s[1] < 200), counted, (start, 0)
+        )
+        return z
+
+    def bwd(res, g):
+        w, x = res
+        z = iterated(w, x)
+        slope = 1 - jnp.tanh(w @ z + x) ** 2
+        u = slope * jnp.linalg.solve(jnp.eye(len(x)) - (slope[:, None] * w).T, g)
+        return jnp.outer(u, z), u
+
+    rng = np.random.default_rng(0)
+    w, x = rng.uniform(-0.3, -0.2, (3, 3)), rng.standard_normal(3)
+    comparison = compare(rule(iterated, bwd), w, x, effort="full")
+    assert comparison.ok, comparison

@@ -1,0 +1,143 @@
+"""effort="full": what ordinary arguments hide is found."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from ordinary import agrees_with_autodiff
+from rules import rule
+
+from jaxbp import compare
+
+X = jax.random.normal(jax.random.key(0), (4, 3))
+
+
+def clipped(x):
+    return jnp.where(jnp.abs(x) > 40, 40 * jnp.sign(x), x)
+
+
+def embed(table, ids):
+    return table[ids]
+
+
+def mean_of_the_first(x, n):
+    valid = jnp.arange(x.shape[1], dtype=n.dtype) < n[:, None]
+    return jnp.where(valid, x, 0).sum(1) / n.astype(x.dtype)
+
+
+HIDDEN = {
+    "a length written into the rule": (
+        rule(lambda x: x.mean(0), lambda x, g: (jnp.broadcast_to(g / 4, x.shape),)),
+        (X,),
+    ),
+    "an arm that ordinary values do not take": (
+        rule(clipped, lambda x, g: (g,)),
+        (X,),
+    ),
+    "zero times infinity at zero": (
+        rule(
+            lambda x: x * jnp.abs(x),
+            lambda x, g: (g * 2 * x * x / jnp.abs(x),),
+        ),
+        (X,),
+    ),
+    "an overflow far away": (
+        rule(
+            lambda x: jnp.logaddexp(x, jnp.zeros_like(x)),
+            lambda x, g: (g * jnp.exp(x) / (1 + jnp.exp(x)),),
+        ),
+        (X,),
+    ),
+    "repeated indices overwrite one another": (
+        rule(
+            embed,
+            lambda res, g: (jnp.zeros_like(res[0]).at[res[1]].set(g), None),
+        ),
+        (X, jnp.array([0, 2, 3])),
+    ),
+    "lengths that are all full": (
+        rule(
+            mean_of_the_first,
+            lambda res, g: (
+                jnp.broadcast_to((g / res[1].astype(g.dtype))[:, None], (4, 3)),
+                None,
+            ),
+        ),
+        (X, jnp.full(4, 3)),
+    ),
+    "an index out of range, which is filled in for": (
+        rule(
+            lambda x, i: x.at[i].get(mode="fill", fill_value=0.0),
+            lambda res, g: (
+                jnp.zeros_like(res[0]).at[jnp.clip(res[1], 0, 3)].add(g),
+                None,
+            ),
+        ),
+        (X, jnp.array([0, 2, 3])),
+    ),
+    "an index out of range, which is clipped": (
+        rule(
+            lambda x, i: x.at[i].get(mode="clip"),
+            lambda res, g: (jnp.zeros_like(res[0]).at[res[1]].add(g), None),
+        ),
+        (X, jnp.array([0, 2, 3])),
+    ),
+    "a whole number one more, beyond the shorter axis": (
+        rule(
+            lambda x, k: x * jnp.where(k < 3, 1, k).astype(x.dtype),
+            lambda res, g: (g, None),
+        ),
+        (X, jnp.array(2)),
+    ),
+    "negative labels, which are to be ignored": (
+        rule(
+            lambda x, i: jnp.where(i >= 0, x[i, 0], 0),
+            lambda res, g: (jnp.zeros_like(res[0]).at[res[1], 0].add(g), None),
+        ),
+        (X, jnp.array([0, 2, 3])),
+    ),
+    "an axis that is told by its length": (
+        rule(
+            lambda a, b: jnp.tanh(a[:, None] * b),
+            lambda res, g: (
+                lambda d: (
+                    (d * res[1]).sum(1 if d.shape[1] != len(res[0]) else 0),
+                    (d * res[0][:, None]).sum(0),
+                )
+            )(g / jnp.cosh(res[0][:, None] * res[1]) ** 2),
+        ),
+        (X[0] / 2, X.ravel()[:5] / 2),  # 3 made one more is not 5
+    ),
+    "a division by 0 at the edge of the domain": (
+        rule(
+            lambda x: x**2.5,
+            lambda x, g: (g * 2.5 * x**2.5 / x,),
+        ),
+        (jnp.abs(X) + 0.1,),
+    ),
+    "queries in groups": (
+        rule(
+            lambda k, q: jnp.repeat(k, len(q) // len(k), 0) * q,
+            lambda res, g: (
+                (g * res[1]).reshape(-1, *res[0].shape).sum(0),
+                g * jnp.repeat(res[0], len(res[1]) // len(res[0]), 0),
+            ),
+        ),
+        (X, X + 1),
+    ),
+    "a mistake that vmap brings out": (
+        rule(
+            lambda x: x * 2,
+            lambda x, g: (2 * g if type(g).__name__ != "BatchTracer" else 3 * g,),
+        ),
+        (X,),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_what_the_callers_point_hides_is_found(name):
+    f, args = HIDDEN[name]
+    assert agrees_with_autodiff(f, args)  # hidden indeed
+    comparison = compare(f, *args, effort="full")
+    assert not comparison.ok, comparison
+    assert comparison.findings[0].verdict in ("wrong", "broken-contract")

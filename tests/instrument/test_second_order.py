@@ -1,0 +1,36 @@
+"""compare: the derivative of the derivative, where it is asked for."""
+
+import jax
+import numpy as np
+from rules import rule
+
+from jaxbp import compare
+
+X = jax.random.normal(jax.random.key(0), (4, 3))
+
+
+def test_second_order_is_compared_where_it_is_asked_for():
+    @jax.custom_vjp
+    def cube(x):
+        return x**3
+
+    def bwd(x, g):  # right, but its own derivative is stopped
+        return (3 * jax.lax.stop_gradient(x) ** 2 * g,)
+
+    cube.defvjp(lambda x: (cube(x), x), bwd)
+    assert compare(cube, X).ok
+    comparison = compare(cube, X, order=2)
+    assert comparison.findings[0].verdict in ("wrong", "broken-contract")
+    assert comparison.findings[0].message.startswith("second order")
+
+
+def test_second_order_that_cannot_be_asked_is_unproven():
+    def slope(x):
+        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return jax.pure_callback(lambda x: np.asarray(2 * x), shape, x)
+
+    f = rule(lambda x: x * x, lambda x, g: (g * slope(x),))
+    assert compare(f, X).ok
+    comparison = compare(f, X, order=2)
+    assert comparison.verdict == "unproven"
+    assert "cannot be differentiated again" in comparison.findings[0].message
