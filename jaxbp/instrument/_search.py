@@ -16,13 +16,14 @@ from jaxbp.instrument._comparison import FAILED, VERDICTS, Finding, elsewhere
 from jaxbp.instrument._contract import sparsely, transformations
 from jaxbp.instrument._coverage import Coverage
 from jaxbp.instrument._data import is_data, repeated
+from jaxbp.instrument._noise import OPAQUE
 from jaxbp.instrument._points import Point, points
 from jaxbp.instrument._program import in_float64, traced
 from jaxbp.instrument._testimony import Testimony
 from jaxbp.instrument._tolerance import ends_at_a_float
 from jaxbp.instrument._variants import Variant, other_flags, other_lengths
 
-_OPAQUE = 12  # points at which a function without autodiff is asked
+_AT_FEW = 12  # points at which a function without autodiff is asked
 
 
 class Question(NamedTuple):
@@ -84,8 +85,9 @@ def look_around(
     floats = filter(is_differentiable, jax.tree.leaves((asked.args, asked.kwargs)))
     largest = min(float(jnp.finfo(jnp.result_type(x)).max) for x in floats)
     if answers.refused:  # every element of every point is differentiated numerically
-        found = itertools.islice(found, _OPAQUE)
+        found = itertools.islice(found, _AT_FEW)
     at_limit = _at_limit(answers)
+    calls_out = any(holds(j, _calls_out) for j in (program.auto.jaxpr, written))
     for point in itertools.islice(found, few if at_few else None):
         try:
             findings = _at(point, asked, answers, largest)
@@ -95,8 +97,10 @@ def look_around(
                 if not all(here[k] for k, was in enumerate(at_limit) if was):
                     continue
             coverage.see(point.inputs)
-        except jax.errors.JaxRuntimeError:  # a callback that refuses such values
-            continue
+        except Exception:
+            if not calls_out:
+                raise
+            continue  # a callback that refuses such values
         yield elsewhere(findings, point.name, asked.with_inputs(point.inputs))
 
 
@@ -155,6 +159,10 @@ def look_further(
         with jax.enable_x64(True):
             findings = _of_variant(variant, asked)
         yield elsewhere(findings, variant.name, variant[1:3])
+
+
+def _calls_out(eqn: Any) -> bool:
+    return eqn.primitive.name in OPAQUE
 
 
 def _at_limit(answers: Testimony) -> list[bool]:

@@ -11,7 +11,7 @@ from jaxbp import compare
 
 
 def test_a_large_program_is_judged_like_a_small_one(monkeypatch):
-    from jaxbp.instrument import _answers, _testimony, _witnesses
+    from jaxbp.instrument import _answers, _program, _testimony
 
     functions = {
         "right": rule(product, product_bwd),
@@ -24,7 +24,7 @@ def test_a_large_program_is_judged_like_a_small_one(monkeypatch):
     arguments = dict.fromkeys(functions, (X.astype("f4"), W.astype("f4")))
     arguments["overflow"] = (100 * X.astype("f4"),)
     for name, value in (("LARGE", 4), ("_BLOCK", 7), ("_SAMPLE", 5)):
-        for module in (_answers, _testimony, _witnesses):
+        for module in (_answers, _program, _testimony):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, value)
     for name, f in functions.items():
