@@ -18,6 +18,8 @@ import numpy as np
 from jaxbp.instrument import _by_numpy
 
 DRAWS = 8
+_FIRST = 2  # of them, after three the width is no more than some times larger
+_FAR = 2.0**10
 
 # fmt: off
 # Equations whose floating results are exact: they move, choose or negate values.
@@ -69,7 +71,7 @@ def rounding_noise(
 
     The undisturbed run is one of them. With `places`, only at these flat elements of
     some outputs; nothing of the others. Where the noise at `places` is as large as
-    `needed` after fewer draws, no more are made: it can only grow.
+    `needed` after fewer draws, or far from it, no more are made.
     """
 
     def kept(outs):
@@ -84,9 +86,17 @@ def rounding_noise(
         outs = _by_numpy.evaluate(jaxpr, inputs, visit)
         for spread, out in zip(spreads, kept(outs), strict=True):
             spread.add(out)
-        if needed and all((spreads[j].width() >= needed[j]).all() for j in needed):
+        if needed and all(
+            _told(spreads[j].width(), needed[j], k).all() for j in needed
+        ):
             break
     return [spread.width() for spread in spreads]
+
+
+def _told(width: np.ndarray, needed: np.ndarray, draw: int) -> np.ndarray:
+    """Where further draws change nothing: the width only grows, and by little."""
+    never = (width * _FAR < needed) & (draw >= _FIRST)
+    return (width >= needed) | never
 
 
 def noise_of_inputs(
