@@ -1,12 +1,14 @@
 """effort="full": what is no fault of the rule is not held against it."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from rules import rule
 
-from jaxbp import compare, ops
+from jaxbp import audit, compare, ops
 
 X = jax.random.normal(jax.random.key(0), (4, 3))
 
@@ -162,3 +164,36 @@ def test_a_fixed_point_is_not_asked_of_a_larger_matrix_that_has_none():
     w, x = rng.uniform(-0.3, -0.2, (3, 3)), rng.standard_normal(3)
     comparison = compare(rule(iterated, bwd), w, x, effort="full")
     assert comparison.ok, comparison
+
+
+def test_labels_and_probabilities_stay_so_at_other_lengths_and_in_float64():
+    def loss(z, labels):
+        return -(labels * jax.nn.log_softmax(z)).sum()
+
+    def bwd(res, y_bar):  # right for rows that sum to one
+        z, labels = res
+        return y_bar * (jax.nn.softmax(z) - labels), -y_bar * jax.nn.log_softmax(z)
+
+    z = jax.random.normal(jax.random.key(0), (4, 10), jnp.float32)
+    soft = jax.nn.softmax(2 * z[::-1]).astype(jnp.float32)
+    assert not (np.asarray(soft, np.float64).sum(-1) == 1).all()
+    for labels in (jax.nn.one_hot(jnp.array([1, 0, 9, 9]), 10, dtype="f4"), soft):
+        for ask in (functools.partial(compare, effort="full"), audit):
+            assert ask(rule(loss, bwd), z, labels).ok
+            doubled = rule(loss, lambda r, g: (2 * bwd(r, g)[0], bwd(r, g)[1]))
+            assert not ask(doubled, z, labels).ok
+
+
+def test_a_callback_that_refuses_values_of_ours_is_not_asked_there():
+    def inverse(x):
+        like = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        of = lambda x: np.linalg.inv(np.asarray(x)).astype(like.dtype)
+        return jax.pure_callback(of, like, x)
+
+    def bwd(x, y_bar):
+        y = inverse(x).T
+        return (-y @ y_bar @ y,)
+
+    x = jnp.array([[2.0, 0.3], [-0.4, 1.5]])
+    assert compare(rule(inverse, bwd), x).ok
+    assert not compare(rule(inverse, lambda x, g: (-bwd(x, g)[0],)), x).ok
