@@ -1,5 +1,6 @@
 """A witness: the VJP of a traced function, and what rounding does to it."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -106,9 +107,8 @@ class Witness:
 
     def settled(self, inputs: Sequence[Any], cotangents: Sequence[Any]) -> list[bool]:
         """Of each loop that repeats one step, whether it is at its limit."""
-        return self._with_more_rounds(inputs, cotangents).settled(
-            [*inputs, *cotangents]
-        )
+        rounds = self._with_more_rounds(inputs, cotangents)
+        return rounds.settled([*inputs, *cotangents])
 
     def _with_more_rounds(self, inputs, cotangents) -> Rounds:
         """The pullback beside those with longer loops, of the primal or of its own."""
@@ -126,6 +126,9 @@ class Witness:
         With what loops leave open, those too that end at a tolerance.
         """
         rounded = rounding_noise(self.jaxpr, inputs, seed)
-        rounds = Rounds(self.jaxpr, longer(self.jaxpr, approaches))
-        noise = list(map(np.add, rounded, rounds.left_open(inputs)))
+        noise = list(map(np.add, rounded, self._longer.left_open(inputs)))
         return [noise[k] for k in self.outputs]
+
+    @functools.cached_property
+    def _longer(self) -> Rounds:
+        return Rounds(self.jaxpr, longer(self.jaxpr, approaches))
