@@ -183,8 +183,9 @@ def test_points_are_kept_where_the_function_is_defined():
 
 
 def test_structure_is_kept():
-    ascending = np.array([0.0, 1.0, 3.0])
-    assert keeping(ascending, np.array([2.0, -1.0, 5.0])).tolist() == [-1, 2, 5]
+    ascending, other = np.array([0.0, 1, 3, 4]), np.array([2.0, -1, 5, 0])
+    assert keeping(ascending, other).tolist() == [-1, 0, 2, 5]
+    assert keeping(ascending[:3], other[:3]).tolist() == [2, -1, 5]  # by chance
     ones = np.ones(3)  # weights as they are initialised, no mask
     assert keeping(ones, np.array([2.0, -1.0, 5.0])).tolist() == [2, -1, 5]
     segments = np.array([0, 0, 1, 2])
