@@ -56,7 +56,7 @@ def look_around(
     """
     program = answers.program
     at_few = program.is_large or program.is_long
-    if at_few and not few:
+    if (at_few and not few) or not any(aval.size for aval in program.avals):
         return
     # At values of ours, a loop that ends when values say so may go on for ever.
     # The pullback holds what the rules' own forward and backward passes compare with.

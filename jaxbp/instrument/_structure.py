@@ -14,6 +14,8 @@ def structure(x: np.ndarray) -> str:
 
     One number everywhere, as tests write it, is no symmetric matrix.
     """
+    if not x.size:
+        return ""
     if is_mask(x):
         return MASK
     if x.ndim and x.shape[-1] > 1 and _sums_to_one(x):

@@ -197,3 +197,12 @@ def test_a_callback_that_refuses_values_of_ours_is_not_asked_there():
     x = jnp.array([[2.0, 0.3], [-0.4, 1.5]])
     assert compare(rule(inverse, bwd), x).ok
     assert not compare(rule(inverse, lambda x, g: (-bwd(x, g)[0],)), x).ok
+
+
+@pytest.mark.parametrize("effort", ["quick", "full"])
+def test_an_empty_batch_is_held_against_no_rule(effort):
+    # With no value to be finite, a negative variance is no variance all the same.
+    args = jnp.zeros((0, 3)), jnp.ones(3), jnp.zeros(3), jnp.ones(3), jnp.zeros(3)
+    comparison = compare(ops.batch_norm_inference, *args, effort=effort)
+    assert {f.verdict for f in comparison.findings} == {"unproven"}, comparison
+    assert "rows that sum to one" not in comparison.note
