@@ -85,10 +85,10 @@ def test_a_rule_that_cannot_be_called_so_is_refused(face):
         f"nondiff_argnums at {__file__}:{line}: bind it with functools.partial."
     )
     face(functools.partial(power, n=3.0), X)
-    assert refused(face, jax.custom_vjp(jnp.sin), X) == (
-        "f to be a function that jax.vjp can take; got No VJP defined for custom_vjp "
-        "function sin using defvjp: define it before you ask."
-    )
+    text = refused(face, jax.custom_vjp(jnp.sin), X)
+    missing = "No VJP defined for custom_vjp function sin using defvjp"
+    assert text.startswith(f"f to be a function that jax.vjp can take; got {missing}")
+    assert text.endswith(": define it before you ask.")
 
 
 @pytest.mark.parametrize("face", [compare, cost])

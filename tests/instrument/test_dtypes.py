@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rules import W, X, product, product_bwd, rule, spoiled
+from hand_written import W, X, product, product_bwd, rule, spoiled
 
 from jaxbp import compare
 

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 import pytest
-from rules import W, X, product, product_bwd, rule, spoiled
+from hand_written import W, X, product, product_bwd, rule, spoiled
 
 from jaxbp import compare
 

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 import pytest
-from rules import rule
+from hand_written import rule
 
 from jaxbp import compare
 

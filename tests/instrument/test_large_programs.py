@@ -5,7 +5,7 @@ import weakref
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rules import W, X, product, product_bwd, rule, spoiled
+from hand_written import W, X, product, product_bwd, rule, spoiled
 
 from jaxbp import compare
 

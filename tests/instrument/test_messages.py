@@ -4,7 +4,7 @@ import json
 
 import jax.numpy as jnp
 import pytest
-from rules import W, X, product, product_bwd, rule, spoiled
+from hand_written import W, X, product, product_bwd, rule, spoiled
 
 from jaxbp import assert_gradients, compare
 

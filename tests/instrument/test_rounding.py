@@ -3,7 +3,7 @@
 import functools
 
 import jax.numpy as jnp
-from rules import rule
+from hand_written import rule
 
 from jaxbp import compare
 

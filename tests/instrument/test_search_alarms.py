@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rules import rule
+from hand_written import rule
 
 from jaxbp import audit, compare, ops
 

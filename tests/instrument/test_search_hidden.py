@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from hand_written import rule
 from ordinary import agrees_with_autodiff
-from rules import rule
 
 from jaxbp import compare
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rules import rule
+from hand_written import rule
 
 from jaxbp import compare
 from jaxbp.instrument._boundaries import boundaries

@@ -2,7 +2,7 @@
 
 import jax
 import numpy as np
-from rules import rule
+from hand_written import rule
 
 from jaxbp import compare
 

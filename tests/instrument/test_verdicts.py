@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from rules import W, X, product, product_bwd, rule, spoiled
+from hand_written import W, X, product, product_bwd, rule, spoiled
 
 from jaxbp import compare
 from jaxbp.instrument._comparison import VERDICTS, worst_of

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rules import W, X, product, product_bwd, rule
+from hand_written import W, X, product, product_bwd, rule
 
 from jaxbp import compare
 
