@@ -257,12 +257,12 @@ def _rule(eqn: Eqn, kind: str, primal_source: str, functions: Iterable[Any]) -> 
 
 def _sources(roots: Iterable[Any]) -> Iterator[str]:
     """Sources of all functions that JAX's wrappers around a rule's functions hold."""
-    todo, seen = list(roots), set()
+    todo, seen = list(roots), dict[int, Any]()
     while todo:
         x = todo.pop(0)
         if x is None or id(x) in seen:
             continue
-        seen.add(id(x))
+        seen[id(x)] = x  # kept alive: of what is gone another may have the id
         if isinstance(x, WrappedFun):
             yield x.debug_info.func_src_info or ""
             todo.append(x.f)
