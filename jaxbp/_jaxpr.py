@@ -257,7 +257,8 @@ def _rule(eqn: Eqn, kind: str, primal_source: str, functions: Iterable[Any]) -> 
 
 def _sources(roots: Iterable[Any]) -> Iterator[str]:
     """Sources of all functions that JAX's wrappers around a rule's functions hold."""
-    todo, seen = list(roots), dict[int, Any]()
+    todo = list(roots)
+    seen: dict[int, Any] = {}
     while todo:
         x = todo.pop(0)
         if x is None or id(x) in seen:

@@ -94,8 +94,11 @@ def rounding_noise(
 
 
 def _told(width: np.ndarray, needed: np.ndarray, draw: int) -> np.ndarray:
-    """Where further draws change nothing: the width only grows, and by little."""
-    never = (width * _FAR < needed) & (draw >= _FIRST)
+    """Where further draws change nothing: the width only grows, and by little.
+
+    Where it is needed without end, all of them are.
+    """
+    never = (width * _FAR < needed) & np.isfinite(needed) & (draw >= _FIRST)
     return (width >= needed) | never
 
 

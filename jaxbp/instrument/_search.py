@@ -20,7 +20,7 @@ from jaxbp.instrument._noise import OPAQUE
 from jaxbp.instrument._points import Point, points
 from jaxbp.instrument._program import in_float64, traced
 from jaxbp.instrument._testimony import Testimony
-from jaxbp.instrument._tolerance import ends_at_a_float
+from jaxbp.instrument._tolerance import ends_at_a_float, iterates
 from jaxbp.instrument._variants import Variant, other_flags, other_lengths
 
 _AT_FEW = 12  # points at which a function without autodiff is asked
@@ -170,7 +170,7 @@ def _at_limit(answers: Testimony) -> list[bool]:
 
     Where one is not that is here, a rule for the limit is not asked.
     """
-    if answers.refused:
+    if answers.refused or not holds(answers.program.auto.jaxpr, iterates):
         return []
     return answers.program.auto.settled(answers.inputs, answers.probes[-1])
 

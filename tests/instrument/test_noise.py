@@ -112,3 +112,16 @@ def test_both_parts_of_complex_sums_have_noise(f):
     z = np.array([1e5 + 1e5j, 1, -1e5 - 1e5j])
     noise = np.atleast_1d(_noise(f, z if f is jnp.sum else z[0]))[0]
     assert 1e5 * EPS <= noise <= 16e5 * EPS
+
+
+@pytest.mark.parametrize("needed", [0.0, 1e3, np.inf])
+def test_no_more_draws_than_tell_and_all_where_none_is_enough(needed):
+    x = np.linspace(0.3, 0.7, 9)
+    jaxpr, everywhere = jax.make_jaxpr(_product)(x), {0: np.arange(9)}
+    (whole,) = rounding_noise(jaxpr, [x], 0)
+    (some,) = rounding_noise(jaxpr, [x], 0, everywhere, {0: np.full(9, needed)})
+    if np.isinf(needed):
+        np.testing.assert_array_equal(some, whole)
+    else:  # after one draw, and after three
+        assert (some <= whole).all()
+        assert (some < whole).any()
