@@ -13,11 +13,14 @@ import numpy as np
 from jaxbp._jaxpr import is_differentiable
 from jaxbp.instrument._data import New, other_data, repeated
 from jaxbp.instrument._structure import (
+    apart,
     fractions,
     in_order,
     is_mask,
     is_one_hot,
+    is_real,
     keeping,
+    knots,
     positive,
     within,
 )
@@ -178,23 +181,21 @@ def _tame(name, inputs, values, finite) -> Iterator[Point]:
             return
 
 
-def _is_moved(leaf) -> bool:
-    return is_differentiable(leaf) and not jnp.iscomplexobj(leaf)
-
-
 def _arrays(inputs) -> list[np.ndarray]:
-    moved = [np.asarray(x) for x in inputs if _is_moved(x)]
+    moved = [np.asarray(x) for x in inputs if is_real(x)]
     return [x.astype(np.float64, copy=False) for x in moved]
 
 
 def _moved(inputs, values, keep) -> list[Any]:
     """The inputs with new values on the real differentiable leaves, dtypes kept."""
-    given = iter(values)
+    given = zip(values, knots(_arrays(inputs)), strict=True)
     moved = []
     for x in inputs:
-        if _is_moved(x):
+        if is_real(x):
             old = np.asarray(x)
-            new = keep(old.astype(np.float64, copy=False), next(given))
+            wide = old.astype(np.float64, copy=False)
+            new, is_knots = next(given)
+            new = apart(wide, new) if is_knots else keep(wide, new)
             with np.errstate(over="ignore"):  # too large for a narrow dtype: inf
                 x = jnp.asarray(new.reshape(old.shape), old.dtype)
         moved.append(x)

@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+
+from jaxbp._jaxpr import is_differentiable
 
 MASK, SIMPLEX = "zeros and ones", "rows that sum to one"
 SYMMETRIC, SORTED = "a symmetric matrix", "rows in order"
@@ -37,6 +40,29 @@ def keeping(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     if kind == SYMMETRIC:
         return (new + np.swapaxes(new, -1, -2)) / 2
     return np.sort(new, axis=-1) if kind == SORTED else new
+
+
+def knots(arrays: Sequence[np.ndarray]) -> list[bool]:
+    """Which of several arrays hold numbers that rise, none equal: a table's places.
+
+    One alone is as likely a test's way to write some numbers down.
+    """
+    if sum(x.ndim > 0 for x in arrays) < 2:
+        return [False] * len(arrays)
+    one = [x.ndim == 1 and is_sorted(x) for x in arrays]
+    return [n and np.diff(x).min() > 0 for n, x in zip(one, arrays, strict=True)]
+
+
+def apart(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Knots in the place of others, by steps that count beside theirs.
+
+    And beside the numbers themselves, which float32 need not tell apart.
+    """
+    if not np.isfinite(new).all():
+        return np.sort(new)
+    step = max(np.diff(old).min() / 64, np.abs(new).max() / 2**20)
+    ramp = step * np.arange(new.size)
+    return np.maximum.accumulate(np.sort(new) - ramp) + ramp
 
 
 def keeping_rows(old: np.ndarray, new: np.ndarray) -> np.ndarray:
@@ -89,6 +115,10 @@ def in_order(old: Sequence[np.ndarray], new: Sequence[np.ndarray]) -> list[np.nd
     for k, value in zip(ranked, values, strict=True):
         new[k] = value
     return new
+
+
+def is_real(leaf: Any) -> bool:
+    return is_differentiable(leaf) and not jnp.iscomplexobj(leaf)
 
 
 def is_mask(x: np.ndarray) -> bool:

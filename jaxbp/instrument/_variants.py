@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxbp._jaxpr import is_differentiable
 from jaxbp.instrument._program import LARGE
-from jaxbp.instrument._structure import keeping_rows
+from jaxbp.instrument._structure import apart, is_real, keeping_rows, knots
 
 _DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
 SQUARES = "its square overflows"
@@ -44,8 +44,10 @@ def other_lengths(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Var
     """
     leaves, tree = jax.tree.flatten((args, kwargs))
     old = [_shape(x) for x in leaves]
+    tables = _tables(leaves)
     for name, new in _other_shapes(old):
-        if not _fits(old, new):
+        one_place = any(k and 1 in n for k, n in zip(tables, new, strict=True))
+        if one_place or not _fits(old, new):
             continue
         beside = None
         if 1 in set(_all(new)) - set(_all(old)):
@@ -57,11 +59,18 @@ def other_lengths(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Var
 
 
 def _resized(leaves: list[Any], old: list[Shape], new: list[Shape]) -> list[Any]:
-    pairs = zip(leaves, new, strict=True)
-    resized = [_with_lengths(x, lengths) for x, lengths in pairs]
+    asked = zip(leaves, new, _tables(leaves), strict=True)
+    resized = [_with_lengths(x, n, apart if k else keeping_rows) for x, n, k in asked]
     pairs = zip(_all(new), _all(old), strict=True)
     shorter = min((n for n, before in pairs if n < before), default=0)
     return [_below(x, shorter) for x in resized] if shorter else resized
+
+
+def _tables(leaves: list[Any]) -> list[bool]:
+    """The leaves that a table's places are."""
+    real = [np.asarray(x, np.float64) for x in leaves if is_real(x)]
+    which = iter(knots(real))
+    return [is_real(x) and next(which) for x in leaves]
 
 
 def too_large(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
@@ -171,15 +180,15 @@ def _shape(leaf) -> Shape:
     return np.shape(leaf) if hasattr(leaf, "shape") and hasattr(leaf, "dtype") else ()
 
 
-def _with_lengths(old, lengths):
+def _with_lengths(old, lengths, keep):
     leaf = old
     for axis, new in enumerate(lengths):
         if new != leaf.shape[axis]:
             leaf = _taken(leaf, np.arange(new) % leaf.shape[axis], axis)
-    if leaf is old or not is_differentiable(old) or _is_complex(old):
+    if leaf is old or not is_real(old):
         return leaf
     wide = np.asarray(old, np.float64), np.asarray(leaf, np.float64)
-    return np.asarray(keeping_rows(*wide), leaf.dtype)
+    return np.asarray(keep(*wide), leaf.dtype)
 
 
 def _taken(leaf, places, axis):

@@ -10,6 +10,7 @@ from jaxbp import compare
 from jaxbp.instrument._boundaries import boundaries
 from jaxbp.instrument._points import points
 from jaxbp.instrument._structure import keeping, keeping_data
+from jaxbp.instrument._variants import other_lengths
 
 _rng = np.random.default_rng(3)
 X, Y = _rng.standard_normal((2, 4, 3))
@@ -192,6 +193,47 @@ def test_structure_is_kept():
     assert keeping_data(segments, segments[::-1]).tolist() == [0, 0, 1, 2]
     order = np.array([2, 0, 1])
     assert sorted(keeping_data(order, np.zeros(3, int))) == [0, 1, 2]
+
+
+def test_knots_stay_apart():
+    places, heights = np.linspace(-2, 2, 9), np.sin(np.arange(9.0))
+    inputs = [jnp.asarray(places, jnp.float32), jnp.asarray(heights, jnp.float32)]
+    asked = [np.asarray(p.inputs[0]) for p in points(inputs, [0.25], [], 0)]
+    finite = [x for x in asked if np.isfinite(x).all()]
+    assert len(finite) > 20
+    assert all((np.diff(x) > 0).all() for x in finite)
+    variants = list(other_lengths((places, heights), {}))
+    assert any(v.args[0].size == 19 for v in variants)
+    assert all((np.diff(v.args[0]) > 0).all() for v in variants)
+    alone = [p.inputs[0] for p in points(inputs[:1], [], [], 0)]  # no table of it
+    assert any((jnp.diff(x) == 0).any() for x in alone)
+
+
+def capped(x, xs, ys):
+    """Of a table; steps of nothing are taken for a thousandth."""
+    at = jnp.clip(jnp.searchsorted(xs, x) - 1, 0, xs.size - 2)
+    slope = (ys[at + 1] - ys[at]) / jnp.maximum(xs[at + 1] - xs[at], 1e-3)
+    return ys[at] + slope * (x - xs[at])
+
+
+def capped_bwd(residuals, y_bar):
+    x, xs, ys = residuals
+    at = jnp.clip(jnp.searchsorted(xs, x) - 1, 0, xs.size - 2)
+    step = xs[at + 1] - xs[at]
+    slope, share = (ys[at + 1] - ys[at]) / step, (x - xs[at]) / step
+    left, right = (1 - share) * y_bar, share * y_bar
+    zeros = jnp.zeros_like(xs)
+    xs_bar = zeros.at[at].add(-slope * left).at[at + 1].add(-slope * right)
+    return slope * y_bar, xs_bar, zeros.at[at].add(left).at[at + 1].add(right)
+
+
+def test_a_table_is_not_asked_where_its_places_coincide():
+    places = jnp.linspace(-2, 2, 9)
+    x = jax.random.uniform(jax.random.key(0), (12,), minval=-1.9, maxval=1.9)
+    comparison = compare(
+        rule(capped, capped_bwd), x, places, jnp.sin(places), effort="full"
+    )
+    assert comparison.ok, comparison
 
 
 def test_labels_and_masks_change_into_others_of_their_kind():
