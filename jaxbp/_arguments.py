@@ -93,13 +93,19 @@ def traceable(function: str) -> Iterator[None]:
     """
     try:
         yield
+    except jax.errors.TracerArrayConversionError as error:
+        got = f"one that hands a traced array to NumPy or Python{_own_line(error)}"
+        mend = "call jax.numpy there, or bind what is no array before"
+        raise _refused(function, "jax.jit can trace", got, mend) from error
     except _UNTRACEABLE as error:
         got = f"one that decides in Python by a value{_own_line(error)}"
         mend = "decide by jnp.where or jax.lax.cond, or bind what is no array before"
         raise _refused(function, "jax.jit can trace", got, mend) from error
     except jax.errors.UnexpectedTracerError as error:
         if "nondiff_argnums" not in str(error):
-            raise
+            got = f"one that keeps a traced value outside{_own_line(error)}"
+            mend = "hand it from fwd to bwd as a residual, and return it"
+            raise _refused(function, "has no side effects", got, mend) from error
         got = f"one that takes a float by nondiff_argnums{_own_line(error)}"
         mend = "bind it with functools.partial"
         raise _refused(function, "jax.jit can trace", got, mend) from error

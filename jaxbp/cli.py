@@ -33,9 +33,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    answer = _doctor() if options.verb == "doctor" else _ask(options)
+    with contextlib.redirect_stdout(sys.stderr):  # what the user's own code prints
+        answer = _doctor() if options.verb == "doctor" else _ask(options)
     text = json.dumps(answer.to_dict(), indent=2) if options.json else str(answer)
-    print(text)
+    try:
+        print(text, flush=True)
+    except OSError as error:  # a reader that has gone, a full disk: no verdict
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _fail(f"the answer could not be written: {error}.")
     return 0 if getattr(answer, "ok", True) else 1  # a cost is neither ok nor not
 
 

@@ -54,6 +54,11 @@ def make_array():
 def make_nothing():
     raise KeyError("inside make_nothing")
 
+def chatty(x):
+    print("hello")
+    return square(x)
+
+
 def make_exit():
     raise SystemExit(0)
 
@@ -112,7 +117,7 @@ def test_a_script_that_exits_is_not_taken_for_an_answer(capsys):
 
 def test_cost_prints_a_table_or_json(capsys):
     assert asked("cost", "cube", "make_args", "--rounds", "2") == 0
-    assert "kept for the backward pass" in capsys.readouterr().out
+    assert "kept beside the arguments" in capsys.readouterr().out
     assert asked("cost", "cube", "make_args", "--rounds", "2", "--json") == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["schema"], answer["time"]["rounds"]) == (1, 2)
@@ -215,3 +220,18 @@ def test_help_does_not_wait_for_jax():
         timeout=60,
     )
     assert done.stdout.splitlines()[-1] == "0 False", done.stderr
+
+
+def test_what_the_users_code_prints_is_not_in_the_json(capsys):
+    assert asked("compare", "chatty", "make_args", "--json") == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["verdict"] == "right"
+    assert "hello" in err
+
+
+def test_an_answer_that_cannot_be_written_is_no_verdict():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "jaxbp.cli", "doctor"]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("jaxbp: the answer could not be written")

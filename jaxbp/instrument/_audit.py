@@ -29,6 +29,8 @@ from jaxbp.instrument._pair import Pair
 from jaxbp.instrument._program import in_float64
 from jaxbp.instrument._witnesses import Witness
 
+_WIDE = 8  # bytes of a float64
+
 
 @traceable("audit")
 def audit(
@@ -141,7 +143,8 @@ class _Met(NamedTuple):
 
 def _met(f, args, kwargs, seed) -> _Met:
     """One sweep over `f`, in float64 or else in the caller's dtype."""
-    narrow = any(map(_narrow, jax.tree.leaves((args, kwargs))))
+    narrow = min(map(_bytes, jax.tree.leaves((args, kwargs))), default=_WIDE)
+    narrow = narrow if narrow < _WIDE else 0
 
     def swept(args, kwargs, strict) -> _Met:
         program = _jaxpr.trace(f, args, kwargs)
@@ -151,7 +154,7 @@ def _met(f, args, kwargs, seed) -> _Met:
     try:
         with jax.enable_x64(True):
             wide_args, wide_kwargs = jax.tree.map(in_float64, (args, kwargs))
-            met = swept(wide_args, wide_kwargs, narrow)
+            met = swept(wide_args, wide_kwargs, narrow > 0)
     except Exception as error:
         return swept(args, kwargs, False)._replace(refused=first_line(error))
     for link in met.links:
@@ -166,7 +169,8 @@ def _not_taken(program) -> str:
     return Coverage(Witness(program.jaxpr, [], []), program.inputs).unproven
 
 
-def _narrow(leaf) -> bool:
+def _bytes(leaf) -> int:
+    """Of its floating numbers, or of their real and imaginary parts."""
     if not _jaxpr.is_differentiable(leaf):
-        return False
-    return jnp.finfo(jnp.result_type(leaf)).bits < 64
+        return _WIDE
+    return jnp.finfo(jnp.result_type(leaf)).bits // 8

@@ -69,7 +69,7 @@ class Cost:
     @property
     def ratios(self) -> dict[str, float | None]:
         """Hand-written over autodiff, quantity by quantity; None where autodiff's is
-        nothing or either is not known."""
+        nothing, either is not known, or loops of unknown length are in one alone."""
         found = {name: _over(self.manual, self.auto, name) for _, name, _ in _ROWS}
         return found | {"run_seconds": self.time.median}
 
@@ -148,6 +148,8 @@ def _short(source: str) -> str:
 
 def _over(manual: Side, auto: Side, name: str) -> float | None:
     a, b = getattr(manual, name), getattr(auto, name)
+    if name in _COUNTED and set(manual.notes) != set(auto.notes):
+        return None
     return None if a is None or not b else a / b
 
 
@@ -174,6 +176,7 @@ def _seconds(value: float) -> str:
     return _unit(("µs", "ms", "s"), 1000)(value * 1e6)
 
 
+_COUNTED = ("flops", "transcendentals", "bytes")
 _ROWS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("FLOPs", "flops", _number),
     ("transcendentals", "transcendentals", _number),
@@ -182,7 +185,7 @@ _ROWS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("XLA: transcendentals", "xla_transcendentals", _number),
     ("XLA: bytes, fused", "xla_bytes", _size),
     ("temporary memory", "temp_bytes", _size),
-    ("kept for the backward pass", "residual_bytes", _size),
+    ("kept beside the arguments", "residual_bytes", _size),
     ("trace", "trace_seconds", _seconds),
     ("lower and compile", "compile_seconds", _seconds),
     ("run", "run_seconds", _seconds),

@@ -18,13 +18,9 @@ from jaxbp._arguments import (
 from jaxbp._errors import argument_error, describe, function_name
 from jaxbp._jaxpr import find_rules, is_differentiable, out_of_reach
 from jaxbp.instrument._comparison import Comparison, Finding, worst_of
-from jaxbp.instrument._course import (
-    RuleRaises,
-    at_the_point,
-    looked_elsewhere,
-    not_asked,
-)
+from jaxbp.instrument._course import at_the_point, looked_elsewhere, not_asked
 from jaxbp.instrument._presence import took_part
+from jaxbp.instrument._program import RuleRaises
 from jaxbp.instrument._search import Question
 
 
@@ -122,6 +118,7 @@ def compare(
         accuracy,
         "; ".join(part for part in (nothing, note, left_out) if part),
         coverage.branches,
+        "autodiff" if reference is None else function_name(reference),
     )
 
 

@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -62,7 +63,8 @@ class Comparison:
     cotangent, which is 1 for a scalar function, so that they are its gradients. None
     stands for what was not differentiated or not computed, NaN for single elements that
     were not computed; `auto` is None where autodiff has no answer, and `numeric` stood
-    in its place. `coverage` tells which arms of the program's branches were taken.
+    in its place. `coverage` tells which arms of the program's branches were taken,
+    `against` names the other side, "autodiff" or the reference.
     """
 
     function: str
@@ -74,6 +76,7 @@ class Comparison:
     accuracy: bool = False
     note: str = ""
     coverage: tuple[Branch, ...] = ()
+    against: str = "autodiff"
 
     @property
     def ok(self) -> bool:
@@ -88,6 +91,7 @@ class Comparison:
             "function": self.function,
             "ok": self.ok,
             "verdict": self.verdict,
+            "against": self.against,
             "note": self.note,
             "findings": [plain(finding) for finding in self.findings],
             "coverage": [_jsonable(asdict(branch)) for branch in self.coverage],
@@ -100,13 +104,14 @@ class Comparison:
         table = Table(box=None, pad_edge=False)
         for name in ("argument", "verdict", "at"):
             table.add_column(name, overflow="fold")
-        for name in ("hand-written", "autodiff", "numeric"):
+        ours = "hand-written" if self.against == "autodiff" else self.function
+        for name in (ours, self.against, "numeric"):
             table.add_column(name, justify="right", no_wrap=True)
         for f in self.findings:
             w = f.worst
             at = str(list(w.index)) if w and w.index else ""
             row = (w.manual, w.auto, w.numeric) if w else (None, None, None)
-            numbers = [_number(v) for v in row]
+            numbers = numbers_of(row)
             table.add_row(f.argument, f.verdict, at, *numbers)
         out = io.StringIO()
         console = Console(file=out, width=100, markup=False, highlight=False)
@@ -162,8 +167,16 @@ def _elsewhere(finding, where, point):
     return replace(finding, message=f"{where}: {finding.message}", point=point)
 
 
-def _number(value: Any) -> str:
-    digits = 7 if isinstance(value, complex) else 10  # three of them fit a line
+def numbers_of(row: Sequence[Any]) -> list[str]:
+    """Numbers as the table shows them, with all digits where fewer are the same."""
+    short = [_number(value) for value in row]
+    alike = short[0] == short[1] and row[0] != row[1] and row[0] == row[0]
+    return [_number(value, 17) for value in row] if alike else short
+
+
+def _number(value: Any, digits: int = 10) -> str:
+    if isinstance(value, complex):
+        digits -= 3  # three of them fit a line
     return "–" if value is None else f"{value:.{digits}g}"
 
 

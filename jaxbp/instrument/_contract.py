@@ -7,7 +7,7 @@ from collections.abc import Collection
 import numpy as np
 
 from jaxbp._errors import first_line
-from jaxbp.instrument._answers import AUTO, MANUAL, worst_at
+from jaxbp.instrument._answers import AUTO, MANUAL, beyond_rounding, worst_at
 from jaxbp.instrument._comparison import Finding, elsewhere
 from jaxbp.instrument._judge import worst_elements
 from jaxbp.instrument._testimony import Testimony
@@ -15,6 +15,7 @@ from jaxbp.instrument._transformed import transformed
 from jaxbp.instrument._witnesses import Pullback
 
 _ONE_HOTS = 6  # of an output, with effort="full"
+_ONE_CALL = ("remat",)  # of the cotangent itself
 
 
 def repeatable(answers: Testimony, findings: list[Finding]) -> list[Finding]:
@@ -59,11 +60,13 @@ def transformations(answers: Testimony) -> list[Finding]:
     """
     program, args = answers.program, (answers.inputs, answers.probes[-1])
     plain = answers.hand_written(answers.probes[-1])
+    linear = _linear(answers, plain)
     found: list[Finding] = []
     for name, result in transformed(program.manual, *args):
         if isinstance(result, Pullback):
             message = f"under {name} another gradient than without"
-            found += _changed(answers, plain, result, message)
+            changed = _changed(answers, plain, result, message)
+            found += [f for f in changed if f.argument in linear or name in _ONE_CALL]
             continue
         of_auto = dict(transformed(program.auto, *args, only=name))[name]
         if isinstance(of_auto, Pullback):
@@ -75,6 +78,17 @@ def transformations(answers: Testimony) -> list[Finding]:
             ]
     paths = dict.fromkeys(finding.argument for finding in found)
     return [_together([f for f in found if f.argument == path]) for path in paths]
+
+
+def _linear(answers: Testimony, plain: Pullback) -> set[str]:
+    """The leaves that twice the cotangent gives twice as much: a clipped one does not.
+
+    Of a gradient that is different on purpose that is its own affair; how its calls
+    add up is not known.
+    """
+    twice = answers.hand_written([2 * g for g in answers.probes[-1]])
+    pairs = zip(answers.paths, twice.cotangents, plain.cotangents, strict=True)
+    return {p for p, t, m in pairs if beyond_rounding(t / 2, m, answers.unit) is None}
 
 
 def _together(found):
@@ -110,6 +124,7 @@ def _changed(
     last, found = len(answers.probes) - 1, []
     for k, some, beyond, note in answers.beyond_noise(last, pairs, [side]):
         worst = worst_at(after[k], before[k], int(some[worst_elements(beyond)[0]]))
-        path = answers.paths[k]
-        found.append(Finding("broken-contract", path, "", worst, "", note + message))
+        path, said = answers.paths[k], f"{note}{message}, which is {worst.auto:.10g}"
+        worst = dataclasses.replace(worst, auto=None)
+        found.append(Finding("broken-contract", path, "", worst, "", said))
     return found

@@ -1,5 +1,6 @@
 """The course of a comparison: at the caller's point first, and then elsewhere."""
 
+import contextlib
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -9,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp._errors import first_line, not_differentiable
+from jaxbp._errors import first_line
 from jaxbp._jaxpr import is_differentiable
 from jaxbp.instrument._comparison import FAILED, Finding
 from jaxbp.instrument._contract import repeatable, sparsely
 from jaxbp.instrument._coverage import Coverage
 from jaxbp.instrument._dtypes import look_at_dtypes
 from jaxbp.instrument._precision import in_low_precision
-from jaxbp.instrument._program import Program, in_float64, traced
+from jaxbp.instrument._program import check_runs, in_float64, shapes, traced
 from jaxbp.instrument._search import (
     Question,
     look_again,
@@ -28,15 +29,10 @@ from jaxbp.instrument._search import (
 from jaxbp.instrument._structure import MASK, structure
 from jaxbp.instrument._testimony import Testimony
 from jaxbp.instrument._variants import too_large
-from jaxbp.instrument._witnesses import Witness
 
 _NAMED = 4  # changes of length that are left out
 _PROVEN_WRONG = ("broken-contract", "wrong")
 _FEW = 4  # points that a large program is asked at, with effort="full"
-
-
-class RuleRaises(Exception):
-    """The hand-written rule does not run where autodiff of its primal does."""
 
 
 class Here(NamedTuple):
@@ -149,43 +145,28 @@ def _kept(asked: Question, here: Here) -> str:
 
 def _traced(asked: Question):
     """The program in float64, the context to ask it in, and why not, if not."""
+    program, refused = None, ""
     try:
         with jax.enable_x64(True):
             program = _traced_in_float64(asked)
             # A backward pass may be what does not trace: it is traced only when asked.
-            _shapes(program, program.manual)
+            shapes(program, program.manual)
     except Exception as error:
-        program = traced(asked.f, asked.args, asked.kwargs, asked.reference)
-        _check_runs(program)
-        note = "judged in the caller's dtype, float64 does not trace: "
-        return program, nullcontext, note + first_line(error)
-    return program, functools.partial(jax.enable_x64, True), ""
-
-
-def _check_runs(program: Program) -> None:
-    """RuleRaises where only autodiff of the primals gives a pullback."""
-    try:
-        _shapes(program, program.manual)
-    except Exception as error:
-        try:
-            _shapes(program, program.auto)
-        except Exception as other:
-            if first_line(other) == first_line(error):  # no rule of f's raises that
-                raise not_differentiable("compare", error) from error
-        message = f"raises {type(error).__name__}: {first_line(error)}"
-        raise RuleRaises(message) from error
-
-
-def _shapes(program: Program, witness: Witness) -> Any:
-    return jax.eval_shape(witness.pullback, program.inputs, program.avals)
+        refused = first_line(error)
+    if program is not None and not refused:
+        return program, functools.partial(jax.enable_x64, True), ""
+    program = traced(asked.f, asked.args, asked.kwargs, asked.reference)
+    check_runs(program)
+    note = "judged in the caller's dtype, float64 does not trace: "
+    return program, nullcontext, note + refused
 
 
 def _traced_in_float64(asked: Question):
     wide_args, wide_kwargs = jax.tree.map(in_float64, (asked.args, asked.kwargs))
-    try:
+    with contextlib.suppress(Exception):
         return traced(asked.f, wide_args, wide_kwargs, asked.reference, varied)
-    except Exception:  # data that decides how f is traced stays as it is
-        return traced(asked.f, wide_args, wide_kwargs, asked.reference)
+    # Data that decides how f is traced stays as it is.
+    return traced(asked.f, wide_args, wide_kwargs, asked.reference)
 
 
 def _narrow(leaf):

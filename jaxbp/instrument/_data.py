@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp._jaxpr import is_differentiable
-from jaxbp.instrument._structure import is_mask, is_one_hot, keeping_data
+from jaxbp.instrument._structure import is_mask, is_one_hot, keeping_data, keeping_order
 
 New = Callable[[np.ndarray], np.ndarray]
 Changed = tuple[str, list[Any]]  # what is different, and the inputs
@@ -47,8 +47,9 @@ def other_data(
         "the last valid index and the first": last_valid,
         "one more": lambda x: one_more(x).astype(x.dtype),
     }
-    for mark in sentinels:
-        changes[f"{mark} among the data"] = functools.partial(_marked, mark)
+    marks: dict[str, New] = {
+        f"{mark} among the data": functools.partial(_marked, mark) for mark in sentinels
+    }
     of_masks: dict[str, New] = {
         "flags all off": np.zeros_like,
         "flags all on": np.ones_like,
@@ -62,6 +63,7 @@ def other_data(
     ]
     labels = [is_mask(x) and is_differentiable(x) and is_one_hot(x) for x in arrays]
     yield from _changed(inputs, arrays, whole, changes, keeping_data)
+    yield from _changed(inputs, arrays, whole, marks, keeping_order)
     yield from _changed(inputs, arrays, flags, of_masks, lambda old, new: new)
     others: dict[str, New] = {"other labels": lambda x: np.roll(x, 1, axis=-1)}
     yield from _changed(inputs, arrays, labels, others, lambda old, new: new)

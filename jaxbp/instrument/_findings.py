@@ -11,7 +11,7 @@ from jaxbp.instrument._comparison import (
     SCHEMA,
     Finding,
     Verdict,
-    _number,
+    numbers_of,
     plain,
 )
 
@@ -115,10 +115,11 @@ def _values(f: LinkFinding) -> str:
     if not f.worst:
         return f.argument
     at = str(list(f.worst.index)) if f.worst.index else ""
-    manual, auto, numeric = f.worst.manual, f.worst.auto, f.worst.numeric
+    row = f.worst.manual, f.worst.auto, f.worst.numeric
+    manual, auto, numeric = numbers_of(row)
     return (
-        f"{f.argument}{f' at {at}' if at else ''}: hand-written {_number(manual)}, "
-        f"autodiff {_number(auto)}, numeric {_number(numeric)}"
+        f"{f.argument}{f' at {at}' if at else ''}: hand-written {manual}, "
+        f"autodiff {auto}, numeric {numeric}"
     )
 
 

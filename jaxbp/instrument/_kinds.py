@@ -62,6 +62,10 @@ def _constant_factor(evidence) -> Kind:
     ratio = _constant_ratio(evidence.m, evidence.a)
     if ratio is None:
         return None
+    # Of one number alone any other is a multiple: it has to be so for every cotangent.
+    pairs = zip(evidence.manual, evidence.auto, strict=True)
+    if not all(same(m, ratio * a) for m, a in pairs):
+        return None
     if same(np.asarray(ratio), np.asarray(-1.0)):
         return "sign", "hand-written is minus autodiff in every element"
     said = f"hand-written / autodiff is {ratio:.6g} in every element"
@@ -73,9 +77,9 @@ def _constant_factor(evidence) -> Kind:
 def _constant_ratio(manual, auto):
     """The one number c, not 0, nor 1, with manual = c·auto in every element."""
     pivot = int(np.argmax(np.abs(auto)))
-    if np.iscomplexobj(auto) or not auto.flat[pivot]:
+    if not auto.flat[pivot]:
         return None
-    ratio = manual.flat[pivot] / auto.flat[pivot]
+    ratio = (manual.flat[pivot] / auto.flat[pivot]).real
     if not ratio or not same(manual, ratio * auto):
         return None
     return float(ratio)
@@ -128,10 +132,10 @@ _HYPOTHESES = (
     _missing,
     _ignores_cotangent,
     _constant_factor,
+    _signs,
     _swapped,
     _transposed,
     _conjugated,
-    _signs,
     one_output,
     at_output,
     overwritten,

@@ -87,9 +87,14 @@ def _asked(link: Link, pairs, seed: int) -> tuple[int, LinkFinding]:
 def _about(link: Link, finding: Finding, wire: str) -> LinkFinding:
     own = {f.name: getattr(finding, f.name) for f in fields(Finding)}
     message = finding.message
-    if all(bar is None for call in link.calls for bar in call.bars):
-        silent = "no cotangent arrives here: asked with random ones"
-        message = "; ".join(part for part in (message, silent) if part)
+    bars = [bar for call in link.calls for bar in call.bars]
+    if not any(bar is not None and np.any(np.asarray(bar)) for bar in bars):
+        silent = "no cotangent arrives here"
+        if None not in bars:
+            silent = "the cotangent that arrives here is 0"
+        message = "; ".join(
+            part for part in (message, f"{silent}: asked with random ones") if part
+        )
     rule = link.rule
     return LinkFinding(
         **{**own, "message": message},
@@ -105,8 +110,15 @@ def _about(link: Link, finding: Finding, wire: str) -> LinkFinding:
 def _told_where(finding: Finding, call: Call) -> Finding:
     if not call.where:
         return finding
-    inward = [re.sub(_ITERATION, r"iteration \2 of a \1", w) for w in call.where]
+    inward = [re.sub(_ITERATION, _inward, w) for w in call.where]
     return replace(finding, message=f"{finding.message}; in {', '.join(inward)}")
+
+
+def _inward(place: re.Match[str]) -> str:
+    """Of a loop the iteration, counted from 0; of a cond the branch."""
+    what, number = place.groups()
+    which = "branch" if what == "cond" else "iteration"
+    return f"{which} {number} of a {what}"
 
 
 def _first(pair: Pair, call: Call, link: Link, seed: int) -> Finding:
@@ -119,7 +131,8 @@ def _first(pair: Pair, call: Call, link: Link, seed: int) -> Finding:
         m, a, dtype = manual.cotangents[k], auto.cotangents[k], pair.dtypes[k]
         zero = zeros.cotangents[k]
         # A rule may be written for the caller's narrower dtype, and answer in that.
-        if m.dtype != dtype and not (link.widened and dtype.itemsize >= 8):
+        own = link.widened and dtype.itemsize >= 8 and m.dtype.itemsize >= link.widened
+        if m.dtype != dtype and not own:
             message = f"a cotangent of dtype {m.dtype} for {dtype}"
             return Finding("broken-contract", name, message=message)
         if zero.any() and np.isfinite(zero).all():

@@ -41,7 +41,7 @@ class Link:
 
     `together`: all rules of the shard_map that it is called in; `found`, once asked,
     its finding with the place of the call that it is about; `widened`: it is asked in
-    float64 where the caller asked in a narrower dtype.
+    float64 where the caller asked in a narrower dtype, of so many bytes.
     """
 
     rule: Rule
@@ -51,7 +51,7 @@ class Link:
     calls: list[Call] = field(default_factory=list)
     together: "Link | None" = None
     found: tuple[int, LinkFinding] | None = None
-    widened: bool = False
+    widened: int = 0
 
 
 def met_links(

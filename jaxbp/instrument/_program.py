@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp._arguments import check_closed
-from jaxbp._errors import argument_error
+from jaxbp._errors import argument_error, first_line, not_differentiable
 from jaxbp._jaxpr import is_differentiable, trace, without_rules
 from jaxbp.instrument import _by_numpy
 from jaxbp.instrument._compiled import jitted
@@ -168,6 +168,29 @@ def traced(
         raise argument_error("compare", "reference", expected, theirs)
     by_reference = reference is not None
     return Program(manual, auto, program.inputs, paths, once, by_reference)
+
+
+class RuleRaises(Exception):
+    """The hand-written rule does not run where autodiff of its primal does."""
+
+
+def check_runs(program: Program) -> None:
+    """RuleRaises where only autodiff of the primals gives a pullback."""
+    try:
+        shapes(program, program.manual)
+    except Exception as error:
+        try:
+            shapes(program, program.auto)
+        except Exception as other:
+            if first_line(other) == first_line(error):  # no rule of f's raises that
+                raise not_differentiable("compare", error) from error
+        message = f"the rule raises {type(error).__name__}: {first_line(error)}"
+        raise RuleRaises(message) from error
+
+
+def shapes(program: Program, witness: Witness) -> Any:
+    """Of a pullback; it is traced for them, and raises what it raises."""
+    return jax.eval_shape(witness.pullback, program.inputs, program.avals)
 
 
 def in_float64(leaf: Any) -> Any:

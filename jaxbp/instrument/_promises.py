@@ -1,5 +1,6 @@
 """What is held whatever a rule's gradient is: value, dtype, zero at zero, linearity."""
 
+import dataclasses
 import functools
 
 import jax.numpy as jnp
@@ -64,7 +65,8 @@ class Promises(Answers):
         at_large = self.hand_written(large).cotangents
         found = {}
         for k in leaves:
-            once, scaled = self.manual[-1].cotangents[k], at_large[k] / _TIMES
+            once = self.manual[-1].cotangents[k]
+            scaled = at_large[k] / np.float64(_TIMES)  # of float16 it is infinite
             multiple = beyond_rounding(scaled, once, self.unit)
             if multiple is None:
                 continue
@@ -74,10 +76,13 @@ class Promises(Answers):
             multiple = np.where(finite & (np.abs(once) > tiny), multiple, 0)
             if not multiple.any():
                 continue
-            worst = worst_at(scaled, once, int(worst_elements(multiple)[0]))
+            worst = worst_at(once, scaled, int(worst_elements(multiple)[0]))
             ignored = np.array_equal(once, at_large[k])
             kind = "ignored cotangent" if ignored else "not linear"
             message = "2^20 times the cotangent does not give 2^20 times as much"
+            times = at_large[k][worst.index].item() / once[worst.index].item()
+            message += f" but {times:.6g} times"
+            worst = dataclasses.replace(worst, auto=None)
             path = self.paths[k]
             found[k] = Finding("broken-contract", path, "", worst, kind, message)
         return found

@@ -1,6 +1,8 @@
 """The question asked elsewhere than at the caller's point, and of the rule again."""
 
 import itertools
+import os
+import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +20,13 @@ from jaxbp.instrument._coverage import Coverage
 from jaxbp.instrument._data import is_data, repeated
 from jaxbp.instrument._noise import OPAQUE
 from jaxbp.instrument._points import Point, points
-from jaxbp.instrument._program import in_float64, traced
+from jaxbp.instrument._program import (
+    Program,
+    RuleRaises,
+    check_runs,
+    in_float64,
+    traced,
+)
 from jaxbp.instrument._testimony import Testimony
 from jaxbp.instrument._tolerance import ends_at_a_float, iterates
 from jaxbp.instrument._variants import Variant, other_flags, other_lengths
@@ -118,7 +126,7 @@ def _at(
     if max(map(_largest, (*told[0].outputs, *told[0].cotangents))) > largest:
         return []
     finite = all_finite(told[0].outputs)
-    findings = there.findings(asked.surrogates, callers=False)
+    findings = _held(there, asked)
     if not finite:  # nothing to hold fwd's value against
         findings = [f for f in findings if f.argument != "value"]
     return findings
@@ -186,13 +194,59 @@ def _of_variant(variant: Variant, asked: Question) -> list[Finding]:
             traced(asked.f, *variant.beside, asked.reference)
         wide_args, wide_kwargs = jax.tree.map(in_float64, variant[1:3])
         other = traced(asked.f, wide_args, wide_kwargs, asked.reference, once=True)
-        there = Testimony(other, other.inputs, asked.paths, asked.seed, count=1)
-        outputs = there.auto[0].outputs
     except Exception:  # whatever `f` raises of them
         return []
+    try:
+        there = Testimony(other, other.inputs, asked.paths, asked.seed, count=1)
+        outputs = there.auto[0].outputs
+    except Exception:  # whatever the rule or autodiff does
+        return [] if _is_bound(asked) else _refusals(other, asked)
     if not all_finite(outputs):
         return []
-    return there.findings(asked.surrogates, callers=False)
+    return _held(there, asked)
+
+
+def _held(there: Testimony, asked: Question) -> list[Finding]:
+    """Findings at a point of ours; none of what is different on purpose.
+
+    Its contract may hold for bounds that the caller alone knows.
+    """
+    found = there.findings(asked.surrogates, callers=False)
+    return [f for f in found if f.argument not in asked.surrogates]
+
+
+def _refusals(program: Program, asked: Question) -> list[Finding]:
+    """broken-contract where JAX cannot run the rule, and autodiff of its primal it can.
+
+    What the rule's author raises on purpose is none.
+    """
+    try:
+        check_runs(program)
+    except RuleRaises as error:
+        if not _on_purpose(error.__cause__):
+            return [
+                Finding("broken-contract", path, message=str(error))
+                for path in asked.paths
+            ]
+    except Exception:  # nor can autodiff
+        return []
+    return []
+
+
+def _on_purpose(error: BaseException | None) -> bool:
+    """Whether a line of the user's own raises."""
+    frames = traceback.extract_tb(error.__traceback__ if error else None)
+    if not frames or frames[-1].filename.startswith(os.path.dirname(jax.__file__)):
+        return False
+    return any(word in (frames[-1].line or "") for word in ("raise ", "assert "))
+
+
+def _is_bound(asked: Question) -> bool:
+    """Whether a Python integer beside the arrays is one of their lengths."""
+    inside = getattr(asked.f, "args", ()), getattr(asked.f, "keywords", {})
+    leaves = jax.tree.leaves((asked.args, asked.kwargs, inside))
+    lengths = {n for x in leaves for n in np.shape(x) if hasattr(x, "shape")}
+    return any(type(x) is int and x in lengths for x in leaves)
 
 
 def _overwrites(eqn: Any) -> bool:
@@ -213,7 +267,9 @@ def look_again(asked: Question, answers: Testimony) -> list[Finding]:
         reason = first_line(error)
         message = f"second order: the rule cannot be differentiated again: {reason}"
         return [Finding("unproven", path, message=message) for path in asked.paths]
-    return elsewhere(there.findings(asked.surrogates, callers=False), "second order")
+    # The values are the gradients, which are judged already.
+    found = there.findings(asked.surrogates, callers=False)
+    return elsewhere([f for f in found if f.argument != "value"], "second order")
 
 
 def worse(old: list[Finding], new: list[Finding], *, ours: bool) -> list[Finding]:

@@ -89,13 +89,18 @@ def summing_to_one(x: np.ndarray, unit: float) -> np.ndarray:
         return x
     total = x.sum(axis=-1, keepdims=True)
     off = np.abs(total - 1)
-    return x / total if off.any() and (off <= unit * x.shape[-1]).all() else x
+    near = (off <= unit * x.shape[-1]).all() and (total > 0).all()
+    return x / total if off.any() and near else x
 
 
 def keeping_data(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     """The same of integers: what is in order stays so, a permutation stays one."""
     if old.ndim == 1 and np.array_equal(np.sort(old), np.arange(old.size)):
         return old[::-1] if not is_sorted(old) else old
+    return keeping_order(old, new)
+
+
+def keeping_order(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     return np.sort(new, axis=-1) if is_sorted(old) else new
 
 

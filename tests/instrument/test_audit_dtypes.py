@@ -74,3 +74,13 @@ def test_a_rule_for_the_callers_narrower_dtype_may_answer_in_that():
     assert audit(of(1.001), x).verdict == "wrong"
     (finding,) = audit(of(1), x.astype(jnp.float64)).findings
     assert finding.message == "a cotangent of dtype float32 for float64"
+
+
+def test_a_cotangent_that_is_narrower_than_the_callers_breaks_the_contract():
+    half = rule(sine, lambda r, g: ((g * jnp.cos(r[0])).astype(jnp.bfloat16),))
+    own = rule(sine, lambda r, g: ((g * jnp.cos(r[0])).astype(jnp.float32),))
+    x = X.astype(np.float32)
+    found = audit(lambda x: half(x).sum(), x)
+    assert found.verdict == "broken-contract"
+    assert "a cotangent of dtype bfloat16" in found.findings[0].message
+    assert "dtype" not in audit(lambda x: own(x).sum(), x).findings[0].message

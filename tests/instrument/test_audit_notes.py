@@ -62,3 +62,12 @@ def test_the_table_leads_with_the_first_wrong_link_and_the_dict_is_json():
     assert (told["ok"], told["verdict"], told["first"]) == (False, "wrong", 1)
     assert told["findings"][1]["rule"] == "faulty"
     assert told["schema"] == 1
+
+
+def test_a_branch_is_no_iteration_and_a_cotangent_of_zeros_is_told():
+    branch = audit(lambda x: lax.cond(True, wrong, jnp.sin, x).sum(), X)
+    assert "in branch 1 of a cond" in branch.findings[0].message
+    silent = audit(lambda x: (0.0 * wrong(x)).sum(), X)
+    assert silent.findings[0].message.endswith(
+        "the cotangent that arrives here is 0: asked with random ones"
+    )

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -196,3 +197,20 @@ def test_a_batch_sharded_over_devices_gives_the_same_gradient():
     lines = [line for line in done.stdout.splitlines() if "sharding" in line]
     assert lines
     assert all(line.startswith("False [1] broken-contract") for line in lines)
+
+
+def test_a_finding_of_the_contract_shows_no_number_of_autodiffs():
+    clipped = rule(lambda x: x, lambda x, g: (jnp.clip(g, -1, 1),))
+    (finding,) = compare(clipped, jnp.array([20.0, -3.0])).findings
+    assert finding.kind == "not linear"
+    assert finding.message.endswith("2^20 times as much but 1 times")
+    assert abs(finding.worst.manual) == 1
+    assert finding.worst.auto is None
+
+
+def test_a_narrow_cotangent_is_judged_without_a_warning():
+    half = rule(lambda x: x * x, lambda x, g: ((2 * x * g).astype(jnp.float16),))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = compare(half, X.astype(jnp.float32))
+    assert "a cotangent of dtype float16" in found.findings[0].message

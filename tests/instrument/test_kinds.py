@@ -311,3 +311,27 @@ def test_the_output_that_shows_a_mistake_is_named():
     assert compare(rule(pair, off), V).findings[0].output == "[1]"
     both = rule(pair, lambda x, g: (jnp.cos(2 * x) * g[0] + 3 * x * g[1],))
     assert compare(both, V).findings[0].output == ""
+
+
+def test_one_number_alone_is_a_multiple_of_any_other():
+    def product(c, x):
+        return c * x
+
+    for seed in range(3):
+        f = rule(product, lambda r, g: (g[0] * r[1][0], g * r[0]))
+        first = compare(f, 3.0, V, seed=seed).findings[0]
+        assert first.verdict in ("wrong", "broken-contract")
+        assert first.kind != "factor", first
+    twice = rule(product, lambda r, g: (2 * (g * r[1]).sum(), g * r[0]))
+    assert compare(twice, 3.0, V).findings[0].kind == "factor"
+
+
+def test_a_sign_is_not_taken_for_another_arguments_cotangent():
+    absolute = rule(jnp.abs, lambda x, g: (g,))
+    f = lambda a, b: (absolute(a) + absolute(b)).sum()
+    assert compare(f, V, np.abs(U)).findings[0].kind == "sign"
+
+
+def test_a_factor_of_complex_numbers_is_one():
+    f = rule(lambda z: z * z, lambda z, g: (3 * z * g,))
+    assert compare(f, Z).findings[0].kind == "factor"

@@ -2,7 +2,9 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from hand_written import W, X, product, product_bwd, rule, spoiled
 
@@ -64,3 +66,35 @@ def test_bad_input_is_named(call, kind, text):
     with pytest.raises(kind) as caught:
         call()
     assert str(caught.value) == text
+
+
+def test_numbers_that_look_alike_are_shown_to_the_last_digit():
+    f = rule(jnp.sin, lambda x, g: (g * jnp.cos(x) * (1 + 1e-12),))
+    line = str(compare(f, X)).splitlines()[2].split()
+    assert line[1] == "wrong"
+    assert line[-3] != line[-2]
+
+
+def test_a_reference_has_a_column_of_its_own_name():
+    def other(x):
+        return jnp.cos(x)
+
+    comparison = compare(lambda x: jnp.sin(x), X, reference=other)
+    assert "other" in str(comparison).splitlines()[1]
+    assert comparison.to_dict()["against"] == "other"
+    assert "autodiff" in str(compare(rule(jnp.sin, lambda x, g: (g,)), X))
+
+
+def test_what_is_no_function_of_arrays_is_told_apart():
+    with pytest.raises(TypeError, match="hands a traced array to NumPy"):
+        compare(lambda x: jnp.asarray(np.sin(x)).sum(), X)
+    kept = []
+
+    def fwd(x):
+        kept[:] = [x]
+        return x * x, None
+
+    f = jax.custom_vjp(lambda x: x * x)
+    f.defvjp(fwd, lambda _, g: (2 * kept[0] * g,))
+    with pytest.raises(TypeError, match="keeps a traced value outside"):
+        compare(f, X)

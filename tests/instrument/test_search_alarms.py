@@ -206,3 +206,37 @@ def test_an_empty_batch_is_held_against_no_rule(effort):
     comparison = compare(ops.batch_norm_inference, *args, effort=effort)
     assert {f.verdict for f in comparison.findings} == {"unproven"}, comparison
     assert "rows that sum to one" not in comparison.note
+
+
+def only_eight(x, g):
+    if x.shape != (8,):
+        raise ValueError("eight")
+    return (jnp.full((8,), g),)
+
+
+def test_what_a_rule_refuses_on_purpose_or_by_its_own_number_is_not_held():
+    x = jax.random.normal(jax.random.key(1), (8,))
+    assert compare(rule(jnp.sum, only_eight), x, effort="full").ok
+
+    def mean(x, n):
+        return x.sum() / n
+
+    f = jax.custom_vjp(mean, nondiff_argnums=(1,))
+    f.defvjp(lambda x, n: (mean(x, n), None), lambda n, _, g: (jnp.full((n,), g / n),))
+    assert compare(f, x, 8, effort="full").ok
+    assert compare(functools.partial(f, n=8), x, effort="full").ok
+
+
+def test_a_clipped_cotangent_is_its_own_affair_where_it_is_declared():
+    def clipped(lo, hi, x):
+        return x
+
+    clip = rule(
+        clipped, lambda r, g: (jnp.zeros(()), jnp.zeros(()), jnp.clip(g, *r[:2]))
+    )
+    for effort in ("quick", "full"):
+        options = {"surrogate": True, "effort": effort}
+        comparison = compare(clip, -1.0, 1.0, 3 * X[0], **options)
+        assert comparison.verdict == "surrogate", comparison
+    batched = rule(jnp.round, lambda x, g: (g[::-1] if g.ndim > 1 else g,))
+    assert compare(batched, X[0], surrogate=True, effort="full").ok

@@ -141,3 +141,62 @@ def test_what_the_callers_point_hides_is_found(name):
     comparison = compare(f, *args, effort="full")
     assert not comparison.ok, comparison
     assert comparison.findings[0].verdict in ("wrong", "broken-contract")
+
+
+def halves(x):
+    return x[: x.shape[0] // 2 * 2].reshape(-1, 2).sum(1)
+
+
+@pytest.mark.parametrize(
+    ("primal", "bwd"),
+    [
+        (jnp.sum, lambda x, g: (jnp.full((8,), g),)),
+        (halves, lambda x, g: (jnp.repeat(g, 2),)),
+        (jnp.sin, lambda x, g: ((g * jnp.cos(x)).reshape(8),)),
+    ],
+    ids=["a length", "an odd one", "reshape"],
+)
+def test_a_rule_that_cannot_run_at_other_lengths(primal, bwd):
+    x = jax.random.normal(jax.random.key(1), (8,))
+    f = rule(primal, bwd)
+    assert compare(f, x).verdict == "right"
+    comparison = compare(f, x, effort="full")
+    assert comparison.verdict == "broken-contract", comparison
+    assert "the rule raises" in comparison.findings[0].message
+
+
+def test_biases_of_zeros_do_not_silence_other_dtypes():
+    def loss(x, b):
+        return (jnp.log1p(jnp.exp(x)) + b).sum()
+
+    def bwd(residuals, g):
+        x, b = residuals
+        narrow = 2 if x.dtype == jnp.bfloat16 else 1
+        return g * jax.nn.sigmoid(x) * narrow, jnp.full_like(b, g)
+
+    x = jax.random.normal(jax.random.key(1), (256,), jnp.float32)
+    b = jnp.zeros(256, jnp.float32)
+    comparison = compare(rule(loss, bwd), x, b, effort="full")
+    assert comparison.verdict == "wrong"
+    assert "bfloat16" in comparison.findings[0].message
+
+
+def test_a_sentinel_is_asked_also_where_the_labels_are_all_different():
+    def loss(scores, labels):
+        here = jnp.maximum(labels, 0)[:, None]
+        picked = jnp.take_along_axis(scores, here, axis=1)[:, 0]
+        return jnp.where(labels == -100, 0.0, picked).sum()
+
+    def forgets_it(residuals, g):
+        scores, labels = residuals
+        return g * jax.nn.one_hot(labels, scores.shape[1], dtype=scores.dtype), None
+
+    scores = jax.random.normal(jax.random.key(1), (4, 4))
+    found = compare(
+        rule(loss, lambda r, g: forgets_it((r[0], jnp.maximum(r[1], 0)), g)),
+        scores,
+        jnp.array([1, 2, 3, 0]),
+        effort="full",
+    )
+    assert found.verdict == "wrong"
+    assert "-100 among the data" in found.findings[0].message

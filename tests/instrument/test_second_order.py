@@ -34,3 +34,13 @@ def test_second_order_that_cannot_be_asked_is_unproven():
     comparison = compare(f, X, order=2)
     assert comparison.verdict == "unproven"
     assert "cannot be differentiated again" in comparison.findings[0].message
+
+
+def test_what_the_first_order_excuses_the_second_does_not_hold_again():
+    relu = rule(jax.nn.relu, lambda x, g: (jax.numpy.where(x >= 0, g, 0),))
+    at_the_kink = np.array([0.0, 1.0])
+    assert compare(relu, at_the_kink).verdict == "kink"
+    assert compare(relu, at_the_kink, order=2).verdict == "kink"
+    through = rule(jax.numpy.round, lambda x, g: (g,))
+    comparison = compare(through, X, order=2, surrogate=True)
+    assert comparison.verdict == "surrogate", comparison
