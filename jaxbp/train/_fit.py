@@ -10,7 +10,7 @@ import optax
 
 from jaxbp._arguments import check_function, whole
 from jaxbp._errors import argument_error, describe
-from jaxbp.train import _gradient, _verdict
+from jaxbp.train import _checkpoint, _gradient, _verdict
 from jaxbp.train._data import Batches, batches
 from jaxbp.train._loop import Carry, chunk, start
 from jaxbp.train._watch import Clock, interruptible, shown
@@ -51,6 +51,8 @@ def fit(
     seed: int = 0,
     has_state: bool = False,
     state: Any = None,
+    checkpoint: Any = None,
+    resume: bool = False,
     log_every: int | None = None,
     on_log: Callable[[Mapping[str, Any]], None] | None = None,
     evaluate: tuple[int, Callable[[Any], Any]] | None = None,
@@ -82,6 +84,12 @@ def fit(
         seed: of the order of the data and of the keys.
         has_state: the loss takes and returns a state.
         state: the first one.
+        checkpoint: a folder, or `(every, folder)`, for what the run needs to go on:
+            parameters, the optimiser's and the loss's states, step, place in the data
+            and history, saved by orbax after every entry or so many steps, and at the
+            end. The newest three stay.
+        resume: go on after the newest of them, with the same bits as a run that was
+            never interrupted; where the folder is empty, begin.
         log_every: steps between entries of the history; a hundredth of them all, or
             1000 where their number is not known.
         on_log: called with every entry, in place of the progress bar (of lines, where
@@ -93,8 +101,11 @@ def fit(
         what was not finite and where.
     Raises:
         ValueError: no condition to stop by; data, batch size, loss or gradient that do
-            not fit.
+            not fit; a folder that can't be written, holds checkpoints though `resume`
+            is false, or holds those of other parameters, states, data, batch size,
+            seed or gradient.
         TypeError: `loss` is not callable, `optimizer` no optax transformation.
+        ModuleNotFoundError: `checkpoint` without orbax, `pip install 'jaxbp[train]'`.
     """
     check_function("fit", "loss", loss)
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
@@ -103,6 +114,7 @@ def fit(
     order_key, noise_key = jax.random.split(
         jax.random.key(whole("fit", "seed", seed, 0))
     )
+    asked = _checkpoint.asked_for(checkpoint, resume)
     drawn = batches(data, batch_size, order_key)
     total = _total(steps, epochs, loss_below, drawn)
     leaves = _gradient.split(params)
@@ -117,39 +129,60 @@ def fit(
     judge = _verdict.Judge(of, slope, drawn, noise_key, leaves.paths, route == "both")
     carry = judge.allowing(carry)
     run = chunk(slope, optimizer, drawn, loss_below, noise_key)
-    ends = _ends(total, log_every, evaluate)
+    ends = _ends(total, log_every, evaluate, asked)
+    about = asked and _checkpoint.about(
+        *(params, carry.opt_state, carry.state, data),
+        batch_size=batch_size,
+        seed=seed,
+        gradient=route,
+    )
     history: list[dict[str, Any]] = []
-    with shown(total, on_log) as show, interruptible() as interrupted:
-        clock, because = Clock(0), ""
+    with (
+        _checkpoint.opened(asked, resume, about) as saved,
+        shown(total, on_log) as show,
+        interruptible() as interrupted,
+    ):
+        if saved:
+            carry, history = saved.newest(carry)
+        begun = history[-1]["seconds"] if history else 0.0
+        clock, because = Clock(int(carry.step), begun), ""
         while not because:
-            until = ends.after(int(carry.step))
+            before = int(carry.step)
+            until = ends.after(before)
             carry = run(carry, drawn.arrays, until)
             done = int(carry.step)
             carry, because = _because(carry, total, steps, loss_below, judge)
             if interrupted() and not because:
                 because = f"interrupted after {done:,} steps"
-            if because or done == until:
+            tried = done > before or carry.met or carry.failed
+            if tried and (because or done == until):
                 entry = _entry(carry, done, leaves, watched) | clock(done)
                 if evaluate and (because or done % evaluate[0] == 0):
                     entry |= _figures(evaluate[1](leaves.merge(carry.masters)))
                 history.append(entry)
                 show(entry)
+                if saved is not None and (because or ends.saves(done)):
+                    saved.save(carry, history)
     merged = leaves.merge(carry.masters)
     return Result(merged, carry.opt_state, carry.state, history, because)
 
 
 class _Ends:
-    """The steps after which the host has something to do."""
+    """The steps after which the host has something to do, and those that are saved."""
 
-    def __init__(self, total: int | None, *every: int):
-        self._total, self._every = total, every
+    def __init__(self, total: int | None, saved: int | None, *every: int):
+        self._total, self._saved = total, saved
+        self._every = every if saved is None else (*every, saved)
 
     def after(self, step: int) -> int:
         ends = [step - step % n + n for n in self._every]
         return min(ends if self._total is None else [*ends, self._total])
 
+    def saves(self, step: int) -> bool:
+        return self._saved is None or step % self._saved == 0
 
-def _ends(total, log_every, evaluate) -> _Ends:
+
+def _ends(total, log_every, evaluate, asked) -> _Ends:
     if log_every is None:
         log_every = _STEPS if total is None else max(1, -(-total // _ENTRIES))
     every = [whole("fit", "log_every", log_every, 1)]
@@ -161,7 +194,7 @@ def _ends(total, log_every, evaluate) -> _Ends:
             )
         every.append(whole("fit", "evaluate[0]", evaluate[0], 1))
         check_function("fit", "evaluate[1]", evaluate[1])
-    return _Ends(total, *every)
+    return _Ends(total, asked and asked.every, *every)
 
 
 def _total(steps, epochs, loss_below, drawn: Batches) -> int | None:

@@ -109,9 +109,9 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 class Clock:
     """Steps a second since the last time it was asked, and seconds since it began."""
 
-    def __init__(self, step: int):
-        self._began = self._last = time.perf_counter()
-        self._step = step
+    def __init__(self, step: int, seconds: float):
+        self._last = time.perf_counter()
+        self._began, self._step = self._last - seconds, step
 
     def __call__(self, step: int) -> dict[str, float]:
         now = time.perf_counter()
