@@ -2,7 +2,6 @@
 
 import io
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -110,8 +109,7 @@ class Comparison:
         for f in self.findings:
             w = f.worst
             at = str(list(w.index)) if w and w.index else ""
-            row = (w.manual, w.auto, w.numeric) if w else (None, None, None)
-            numbers = numbers_of(row)
+            numbers = numbers_of(f)
             table.add_row(f.argument, f.verdict, at, *numbers)
         out = io.StringIO()
         console = Console(file=out, width=100, markup=False, highlight=False)
@@ -167,11 +165,13 @@ def _elsewhere(finding, where, point):
     return replace(finding, message=f"{where}: {finding.message}", point=point)
 
 
-def numbers_of(row: Sequence[Any]) -> list[str]:
-    """Numbers as the table shows them, with all digits where fewer are the same."""
+def numbers_of(finding: Finding) -> list[str]:
+    """The worst element's three, with all digits where fewer hide what is at fault."""
+    w = finding.worst
+    row = (w.manual, w.auto, w.numeric) if w else (None, None, None)
     short = [_number(value) for value in row]
-    alike = short[0] == short[1] and row[0] != row[1] and row[0] == row[0]
-    return [_number(value, 17) for value in row] if alike else short
+    hidden = short[0] == short[1] and row[0] != row[1] and finding.verdict != "right"
+    return [_number(value, 17) for value in row] if hidden else short
 
 
 def _number(value: Any, digits: int = 10) -> str:

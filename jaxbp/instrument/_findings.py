@@ -115,8 +115,7 @@ def _values(f: LinkFinding) -> str:
     if not f.worst:
         return f.argument
     at = str(list(f.worst.index)) if f.worst.index else ""
-    row = f.worst.manual, f.worst.auto, f.worst.numeric
-    manual, auto, numeric = numbers_of(row)
+    manual, auto, numeric = numbers_of(f)
     return (
         f"{f.argument}{f' at {at}' if at else ''}: hand-written {manual}, "
         f"autodiff {auto}, numeric {numeric}"

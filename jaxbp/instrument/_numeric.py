@@ -146,10 +146,7 @@ def _with(leaf, element, offset):
     if not np.size(leaf):
         return leaf
     flat = jnp.ravel(leaf)
-    old = jax.lax.dynamic_slice(flat, (element,), (1,))
-    held = (element >= 0) & (element < flat.size)
-    new = jnp.where(held, old + offset, old)
-    moved = jax.lax.dynamic_update_slice(flat, new, (element,))
+    moved = jnp.where(jnp.arange(flat.size) == element, flat + offset, flat)
     return jnp.reshape(moved, np.shape(leaf))
 
 

@@ -181,12 +181,11 @@ SHARDED = """
 """
 
 
-def test_a_batch_sharded_over_devices_gives_the_same_gradient():
+def on_eight_devices(code):
     flags = "--xla_force_host_platform_device_count=8"
     env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    code = textwrap.dedent(SHARDED)
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", textwrap.dedent(code)],
         env=env,
         capture_output=True,
         text=True,
@@ -194,9 +193,33 @@ def test_a_batch_sharded_over_devices_gives_the_same_gradient():
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stdout.splitlines() if "sharding" in line]
+    return done.stdout.splitlines()
+
+
+def test_a_batch_sharded_over_devices_gives_the_same_gradient():
+    lines = [line for line in on_eight_devices(SHARDED) if "sharding" in line]
     assert lines
     assert all(line.startswith("False [1] broken-contract") for line in lines)
+
+
+UNDER_A_MESH = """
+import jax, jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxbp import audit, compare
+
+square = jax.custom_vjp(lambda x: x * x)
+square.defvjp(lambda x: (x * x, x), lambda x, g: (3 * x * g,))
+mesh = jax.make_mesh((8,), ("batch",))
+with jax.set_mesh(mesh):
+    x = jax.device_put(jnp.arange(16.0), NamedSharding(mesh, PartitionSpec("batch")))
+    for ask in (compare, audit):
+        found = ask(lambda x: square(x).sum(), x)
+        print(found.verdict, found.findings[0].worst.numeric is not None)
+"""
+
+
+def test_the_numeric_witness_is_asked_under_a_mesh_of_explicit_axes():
+    assert on_eight_devices(UNDER_A_MESH) == ["wrong True"] * 2
 
 
 def test_a_finding_of_the_contract_shows_no_number_of_autodiffs():
