@@ -200,7 +200,9 @@ def _of_variant(variant: Variant, asked: Question) -> list[Finding]:
         there = Testimony(other, other.inputs, asked.paths, asked.seed, count=1)
         outputs = there.auto[0].outputs
     except Exception:  # whatever the rule or autodiff does
-        return [] if _is_bound(asked) else _refusals(other, asked)
+        # What is found wrong already may well raise too.
+        known = asked.surrogates or _is_bound(asked)
+        return [] if known else _refusals(other, asked)
     if not all_finite(outputs):
         return []
     return _held(there, asked)
