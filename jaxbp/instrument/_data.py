@@ -56,7 +56,10 @@ def other_data(
         "flags of one row off": _one_row_off,
     }
     arrays = [np.asarray(x) for x in inputs]
-    whole = [is_data(x) and x.dtype != bool for x in arrays]
+    rows = [x.size for x in arrays if x.ndim == 1]
+    whole = [
+        is_data(x) and x.dtype != bool and not is_pointers(x, rows) for x in arrays
+    ]
     flags = [
         is_mask(x) and (x.dtype == bool or is_differentiable(x)) and not is_one_hot(x)
         for x in arrays
@@ -87,6 +90,13 @@ def _changed(inputs, arrays, chosen, changes, keep) -> Iterator[Changed]:
         if any(yes for yes in chosen) and not all(np.array_equal(*p) for p in pairs):
             moved = zip(inputs, values, chosen, strict=True)
             yield name, [jnp.asarray(v) if yes else x for x, v, yes in moved]
+
+
+def is_pointers(x: np.ndarray, lengths: Sequence[int]) -> bool:
+    """Where rows begin, from 0 to an array's length: of a sparse matrix."""
+    if x.ndim != 1 or x.size < 3 or x[0] != 0 or x.dtype == bool:
+        return False
+    return bool((x[1:] >= x[:-1]).all() and x[-1] in lengths and x[-1] != x.size)
 
 
 def is_data(leaf: Any) -> bool:

@@ -31,6 +31,7 @@ from jaxbp.instrument._testimony import Testimony
 from jaxbp.instrument._tolerance import ends_at_a_float, iterates
 from jaxbp.instrument._variants import Variant, other_flags, other_lengths
 
+_VECTOR = 4  # components, or a quaternion's
 _AT_FEW = 12  # points at which a function without autodiff is asked
 
 
@@ -201,7 +202,7 @@ def _of_variant(variant: Variant, asked: Question) -> list[Finding]:
         outputs = there.auto[0].outputs
     except Exception:  # whatever the rule or autodiff does
         # What is found wrong already may well raise too.
-        known = asked.surrogates or _is_bound(asked)
+        known = asked.surrogates or _is_bound(asked) or _out_of_step(asked, variant)
         return [] if known else _refusals(other, asked)
     if not all_finite(outputs):
         return []
@@ -233,6 +234,21 @@ def _refusals(program: Program, asked: Question) -> list[Finding]:
     except Exception:  # nor can autodiff
         return []
     return []
+
+
+def _out_of_step(asked: Question, variant: Variant) -> bool:
+    """Whether lengths differ that were one, or a last axis that may be a vector's.
+
+    Which f takes by chance alone: an index is clamped, three numbers are any.
+    """
+    leaves = jax.tree.leaves((asked.args, asked.kwargs))
+    pairs = zip(leaves, jax.tree.leaves(variant[1:3]), strict=True)
+    shapes = [(np.shape(old), np.shape(new)) for old, new in pairs]
+    axes = [axis for pair in shapes for axis in zip(*pair, strict=True)]
+    if {n for n, new in axes if n != new} & {n for n, new in axes if n == new}:
+        return True
+    last = [old for old, new in shapes if old[-1:] != new[-1:]]
+    return any(len(shape) > 1 or max(shape) <= _VECTOR for shape in last)
 
 
 def _on_purpose(error: BaseException | None) -> bool:

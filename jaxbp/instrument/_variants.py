@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp._jaxpr import is_differentiable
+from jaxbp.instrument._data import is_data, is_pointers
 from jaxbp.instrument._program import LARGE
 from jaxbp.instrument._structure import apart, is_real, keeping_rows, knots
 
@@ -44,8 +45,10 @@ def other_lengths(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Var
     """
     leaves, tree = jax.tree.flatten((args, kwargs))
     old = [_shape(x) for x in leaves]
-    tables = _tables(leaves)
+    tables, tied = _tables(leaves), _tied(leaves)
     for name, new in _other_shapes(old):
+        if any(t and a != b for t, a, b in zip(tied, old, new, strict=True)):
+            continue
         one_place = any(k and 1 in n for k, n in zip(tables, new, strict=True))
         if one_place or not _fits(old, new):
             continue
@@ -63,7 +66,18 @@ def _resized(leaves: list[Any], old: list[Shape], new: list[Shape]) -> list[Any]
     resized = [_with_lengths(x, n, apart if k else keeping_rows) for x, n, k in asked]
     pairs = zip(_all(new), _all(old), strict=True)
     shorter = min((n for n, before in pairs if n < before), default=0)
-    return [_below(x, shorter) for x in resized] if shorter else resized
+    pairs = zip(resized, _tied(leaves), strict=True)
+    return [_below(x, shorter) if shorter and not t else x for x, t in pairs]
+
+
+def _tied(leaves: list[Any]) -> list[bool]:
+    """The leaves whose lengths pointers hold, and the pointers."""
+    shapes = [_shape(x) for x in leaves]
+    lengths = [n for shape in shapes if len(shape) == 1 for n in shape]
+    found = [is_data(x) and is_pointers(np.asarray(x), lengths) for x in leaves]
+    pairs = zip(leaves, found, strict=True)
+    ends = [(int(x[-1]),) for x, yes in pairs if yes]
+    return [yes or shape in ends for yes, shape in zip(found, shapes, strict=True)]
 
 
 def _tables(leaves: list[Any]) -> list[bool]:

@@ -240,3 +240,43 @@ def test_a_clipped_cotangent_is_its_own_affair_where_it_is_declared():
         assert comparison.verdict == "surrogate", comparison
     batched = rule(jnp.round, lambda x, g: (g[::-1] if g.ndim > 1 else g,))
     assert compare(batched, X[0], surrogate=True, effort="full").ok
+
+
+def turned(v):
+    """Vectors of three components, whose own length nothing asks for."""
+    return v * jnp.linalg.norm(v, axis=-1, keepdims=True)
+
+
+def turned_bwd(v, g):
+    size = jnp.linalg.norm(v, axis=-1, keepdims=True)
+    outer = jnp.einsum("...i,...j->...ij", v, v) / size[..., None]
+    jacobian = size[..., None] * jnp.eye(3) + outer
+    return (jnp.einsum("...i,...ij->...j", g, jacobian),)
+
+
+def test_components_of_a_vector_are_no_length_to_run_at():
+    v = jax.random.normal(jax.random.key(1), (5, 3))
+    assert compare(rule(turned, turned_bwd), v, effort="full").ok
+    assert compare(rule(turned, turned_bwd), v[0], effort="full").ok
+
+
+def by_rows(values, columns, starts, x):
+    """A sparse matrix times a vector."""
+    row = jnp.searchsorted(starts, jnp.arange(values.size), side="right") - 1
+    return jax.ops.segment_sum(values * x[columns], row, starts.size - 1)
+
+
+def by_rows_bwd(residuals, y_bar):
+    values, columns, starts, x = residuals
+    rows = jnp.repeat(y_bar, jnp.diff(starts), total_repeat_length=values.size)
+    x_bar = jnp.zeros_like(x).at[columns].add(values * rows)
+    return rows * x[columns], None, None, x_bar
+
+
+def test_where_rows_begin_is_not_changed():
+    values, x = X.ravel()[:7], X.ravel()[7:]
+    columns, starts = jnp.array([0, 2, 2, 1, 4, 3, 0]), jnp.array([0, 2, 2, 5, 7])
+    args = values, columns, starts, x
+    for effort in ("quick", "full"):
+        comparison = compare(rule(by_rows, by_rows_bwd), *args, effort=effort)
+        assert comparison.ok, comparison
