@@ -226,7 +226,9 @@ def _refusals(program: Program, asked: Question) -> list[Finding]:
     try:
         check_runs(program)
     except RuleRaises as error:
-        if not _on_purpose(error.__cause__):
+        # Values that a variant's trace hides from Python are no length's fault.
+        hidden = isinstance(error.__cause__, jax.errors.JAXTypeError)
+        if not hidden and not _on_purpose(error.__cause__):
             return [
                 Finding("broken-contract", path, message=str(error))
                 for path in asked.paths
