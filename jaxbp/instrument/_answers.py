@@ -15,6 +15,7 @@ from jaxbp.instrument._numeric import Secants, secants, split
 from jaxbp.instrument._parts import cotangent, parts
 from jaxbp.instrument._probes import PROBES, probes
 from jaxbp.instrument._program import LARGE, Program
+from jaxbp.instrument._structure import along_symmetric
 from jaxbp.instrument._witnesses import Pullback
 
 _NUMERIC_LIMIT = 4096  # elements that are differentiated numerically one by one
@@ -59,8 +60,10 @@ class Answers:
         # Partial functions, no methods: what refers to itself is not freed at once.
         keep = functools.lru_cache(max(1, LARGE // max(1, self.size)))
         self.wide = bool(jax.config.jax_enable_x64)  # pyright: ignore - is there
+        with jax.enable_x64(self.wide):
+            self.triangles = program.triangles(self.inputs)
         context = (self.wide, program, self.inputs, self.probes)
-        ask = keep(functools.partial(_asked, *context))
+        ask = keep(functools.partial(_asked, self.triangles, *context))
         errors: list[Pullback] = []
         self.noise = keep(functools.partial(_noise, *context, seed, errors))
         self._kept = ask, self.noise
@@ -84,7 +87,8 @@ class Answers:
 
     def both(self, cotangents: Sequence[Any]) -> tuple[Pullback, Pullback]:
         """What the witnesses answer to a cotangent that is no probe."""
-        return _asked(self.wide, self.program, self.inputs, [cotangents], 0)
+        context = (self.wide, self.program, self.inputs, [cotangents])
+        return _asked(self.triangles, *context, 0)
 
     def hand_written(self, cotangents: Sequence[Any]) -> Pullback:
         """What the hand-written one does, by whichever program is compiled."""
@@ -181,9 +185,7 @@ class Answers:
 
         The quarter stands as noise: sixteen times that is four errors.
         """
-        outputs = [
-            np.asarray(x) for x in jax.jit(self.program.auto.primal)(self.inputs)
-        ]
+        outputs = [np.asarray(x) for x in self.program.values(self.inputs)]
         noise = self.program.auto.noise_of_outputs(self.inputs, self.seed)
         everywhere = np.arange(sum(x.size for x in self.parts))
         values, errors = [], []
@@ -248,9 +250,13 @@ def rounding_in(
     return np.inf if moved > whole / _DIGITS > 0 else moved
 
 
-def _asked(wide, program, inputs, probes, c) -> tuple[Pullback, Pullback]:
+def _asked(triangles, wide, program, inputs, probes, c) -> tuple[Pullback, Pullback]:
     with jax.enable_x64(wide):  # also where the asker has left it
-        return program.ask(inputs, probes[c])
+        manual, auto = program.ask(inputs, probes[c])
+    for k in triangles:
+        bars = along_symmetric(manual.cotangents[k], auto.cotangents[k])
+        auto.cotangents[k] = bars
+    return manual, auto
 
 
 def _noise(wide, program, inputs, probes, seed, errors, c) -> tuple[Pullback, Pullback]:

@@ -15,6 +15,7 @@ from jaxbp.instrument._called import Called
 from jaxbp.instrument._compiled import Programs
 from jaxbp.instrument._judge import disagreement
 from jaxbp.instrument._noise import noise_of_inputs, rounding_noise
+from jaxbp.instrument._structure import along_symmetric, reads_one_triangle
 from jaxbp.instrument._tolerance import Rounds, iterates, longer
 from jaxbp.instrument._wires import paired, with_wires
 
@@ -59,12 +60,28 @@ class Pair(Called):
 
     def ask(self, inputs: Sequence[Any], bars: Sequence[Any]) -> tuple[Answer, Answer]:
         """What M and A answer; where there is no A, M twice."""
-        flat = [*inputs, *self.like_outputs(bars)]
-        manual = self._answer(self._programs(self.manual, flat), self._kept)
+        bars = self.like_outputs(bars)
+        manual = self._programs(self.manual, [*inputs, *bars])
+        manual = self._answer(manual, self._kept)
         if self.auto is None:
             return manual, manual
-        auto = self._programs(self.auto, flat)
-        return manual, self._answer(auto, range(len(self.wires)))
+        auto = self._by_autodiff(inputs, bars)
+        for k, place in enumerate(self.live):
+            if self._reads_one_triangle(place, inputs, bars):
+                pair = manual.cotangents[k], auto.cotangents[k]
+                auto.cotangents[k] = along_symmetric(*pair)
+        return manual, auto
+
+    def _by_autodiff(self, inputs, bars) -> Answer:
+        auto = self._programs(self.auto, [*inputs, *bars])
+        return self._answer(auto, range(len(self.wires)))
+
+    def _reads_one_triangle(self, place, inputs, bars) -> bool:
+        def outputs(x):
+            moved = [*inputs[:place], x, *inputs[place + 1 :]]
+            return self._by_autodiff(moved, bars).outputs
+
+        return reads_one_triangle(np.asarray(inputs[place]), outputs)
 
     def noise(self, inputs: Sequence[Any], bars: Sequence[Any], seed: int) -> Answer:
         """Per element, what rounding alone can do to either answer."""

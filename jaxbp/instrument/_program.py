@@ -16,7 +16,7 @@ from jaxbp.instrument import _by_numpy
 from jaxbp.instrument._compiled import jitted
 from jaxbp.instrument._numeric import ladder
 from jaxbp.instrument._parts import from_parts
-from jaxbp.instrument._structure import summing_to_one
+from jaxbp.instrument._structure import reads_one_triangle, summing_to_one
 from jaxbp.instrument._witnesses import Pullback, Witness
 
 # Elements among the inputs, from which memory and run time are what count.
@@ -52,6 +52,22 @@ class Program:
             return self.manual(inputs, cotangents), self.auto(inputs, cotangents)
         manual, auto = self._both(list(inputs), list(cotangents))
         return Pullback.of(*manual), Pullback.of(*auto)
+
+    @functools.cached_property
+    def values(self) -> Callable[..., Any]:
+        """The floating outputs at some inputs, by no rule."""
+        return jax.jit(self.auto.primal)
+
+    def triangles(self, inputs: Sequence[Any]) -> list[int]:
+        """The leaves of which f reads one triangle: symmetric matrices, by intent."""
+
+        def reads(place):
+            outputs = lambda x: self.values([*inputs[:place], x, *inputs[place + 1 :]])
+            return reads_one_triangle(np.asarray(inputs[place]), outputs)
+
+        if self.is_large:
+            return []
+        return [k for k, place in enumerate(self.auto.wrt) if reads(place)]
 
     @property
     def is_large(self) -> bool:

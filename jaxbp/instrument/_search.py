@@ -100,11 +100,8 @@ def look_around(
     for point in itertools.islice(found, few if at_few else None):
         try:
             findings = _at(point, asked, answers, largest)
-            failed = any(f.verdict in FAILED for f in findings)
-            if failed and any(at_limit):
-                here = program.auto.settled(point.inputs, bars)
-                if not all(here[k] for k, was in enumerate(at_limit) if was):
-                    continue
+            if _off_limit(at_limit, program, point.inputs, bars, findings):
+                continue
             coverage.see(point.inputs)
         except Exception:
             if not calls_out:
@@ -155,9 +152,8 @@ def look_further(
     answers.let_go()
     variants = (other_flags, other_lengths)
     repeats = not holds(answers.program.auto.jaxpr, _overwrites)
-    loops = holds(answers.program.auto.jaxpr, ends_at_a_float) or any(
-        _at_limit(answers)
-    )
+    at_limit = _at_limit(answers)
+    loops = holds(answers.program.auto.jaxpr, ends_at_a_float) or any(at_limit)
     caller = jax.tree.leaves((asked.args, asked.kwargs))
     for variant in itertools.chain(*(v(asked.args, asked.kwargs) for v in variants)):
         pairs = zip(caller, jax.tree.leaves(variant[1:3]), strict=True)
@@ -166,7 +162,7 @@ def look_further(
         if loops and any(map(_is_larger, caller, jax.tree.leaves(variant[1:3]))):
             continue  # a matrix that is repeated need not be a contraction any more
         with jax.enable_x64(True):
-            findings = _of_variant(variant, asked)
+            findings = _of_variant(variant, asked, at_limit)
         yield elsewhere(findings, variant.name, variant[1:3])
 
 
@@ -184,11 +180,21 @@ def _at_limit(answers: Testimony) -> list[bool]:
     return answers.program.auto.settled(answers.inputs, answers.probes[-1])
 
 
+def _off_limit(at_limit, program, inputs, bars, findings) -> bool:
+    """Whether what failed may: a loop is at its limit at the caller's point alone."""
+    if not any(at_limit) or not any(f.verdict in FAILED for f in findings):
+        return False
+    here = program.auto.settled(inputs, bars)
+    return not all(h for h, was in zip(here, at_limit, strict=False) if was)
+
+
 def _is_larger(old: Any, new: Any) -> bool:
     return np.size(new) > np.size(old)
 
 
-def _of_variant(variant: Variant, asked: Question) -> list[Finding]:
+def _of_variant(
+    variant: Variant, asked: Question, at_limit: list[bool]
+) -> list[Finding]:
     """Findings; none where the function does not take such arguments."""
     try:
         if variant.beside:
@@ -206,7 +212,9 @@ def _of_variant(variant: Variant, asked: Question) -> list[Finding]:
         return [] if known else _refusals(other, asked)
     if not all_finite(outputs):
         return []
-    return _held(there, asked)
+    findings = _held(there, asked)
+    bars = there.probes[0]
+    return [] if _off_limit(at_limit, other, there.inputs, bars, findings) else findings
 
 
 def _held(there: Testimony, asked: Question) -> list[Finding]:

@@ -1,6 +1,6 @@
 """What an array evidently is, it stays: at every point that is generated."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ import numpy as np
 from jaxbp._jaxpr import is_differentiable
 
 MASK, SIMPLEX = "zeros and ones", "rows that sum to one"
+_ALIKE = 1e-2  # a matrix of bfloat16 that is symmetric but for rounding
 SYMMETRIC, SORTED = "a symmetric matrix", "rows in order"
 
 
@@ -23,8 +24,7 @@ def structure(x: np.ndarray) -> str:
         return MASK
     if x.ndim and x.shape[-1] > 1 and _sums_to_one(x):
         return SIMPLEX
-    square = x.ndim >= 2 and x.shape[-1] == x.shape[-2] > 1
-    if square and np.array_equal(x, np.swapaxes(x, -1, -2)) and x.max() > x.min():
+    if is_symmetric(x) and x.max() > x.min():
         return SYMMETRIC
     return SORTED if is_sorted(x) else ""
 
@@ -38,7 +38,7 @@ def keeping(old: np.ndarray, new: np.ndarray) -> np.ndarray:
         weights = np.abs(np.nan_to_num(new)) + 1e-3
         return weights / weights.sum(axis=-1, keepdims=True)
     if kind == SYMMETRIC:
-        return (new + np.swapaxes(new, -1, -2)) / 2
+        return symmetric_part(new)
     return np.sort(new, axis=-1) if kind == SORTED else new
 
 
@@ -73,11 +73,42 @@ def keeping_rows(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     kind = structure(old)
     if kind == SORTED:
         return np.sort(new, axis=-1)
+    if kind == SYMMETRIC and new.shape[-1] == new.shape[-2]:
+        # Rows that repeat make it singular, and with a larger diagonal it is not.
+        return symmetric_part(new) + np.abs(old).max() * np.eye(new.shape[-1])
     if kind == SIMPLEX:
         return new / new.sum(axis=-1, keepdims=True)
     if kind == MASK and is_one_hot(old):
         return np.eye(new.shape[-1])[new.argmax(axis=-1)]
     return new
+
+
+def reads_one_triangle(x: np.ndarray, outputs: Callable[[np.ndarray], list]) -> bool:
+    """Whether f, with these `outputs`, leaves one triangle of a symmetric x alone."""
+    if not is_symmetric(x):
+        return False
+    before = outputs(x)
+    ignored = []
+    for triangle in (np.tril(x, -1), np.triu(x, 1)):
+        pairs = zip(before, outputs(x + triangle), strict=True)
+        ignored.append(all(np.array_equal(*pair, equal_nan=True) for pair in pairs))
+    return sum(ignored) == 1
+
+
+def along_symmetric(manual: np.ndarray, auto: np.ndarray) -> np.ndarray:
+    """A as symmetric as M is, for a function that reads one triangle.
+
+    It is meant for symmetric matrices, and along them a gradient in one triangle is the
+    same as half of it in either.
+    """
+    with np.errstate(all="ignore"):
+        off = np.abs(manual - np.swapaxes(manual, -1, -2))
+        alike = off.max() <= _ALIKE * np.abs(manual).max()
+    return symmetric_part(auto) if alike else auto
+
+
+def symmetric_part(x: np.ndarray) -> np.ndarray:
+    return (x + np.swapaxes(x, -1, -2)) / 2
 
 
 def summing_to_one(x: np.ndarray, unit: float) -> np.ndarray:
@@ -135,6 +166,12 @@ def is_mask(x: np.ndarray) -> bool:
 
 def is_one_hot(x: np.ndarray) -> bool:
     return x.ndim > 0 and x.shape[-1] > 1 and bool((x.sum(axis=-1) == 1).all())
+
+
+def is_symmetric(x: np.ndarray) -> bool:
+    """Square matrices, each the same as its transpose."""
+    square = x.ndim >= 2 and x.shape[-1] == x.shape[-2] > 1
+    return square and np.array_equal(x, np.swapaxes(x, -1, -2))
 
 
 def is_sorted(x: np.ndarray) -> bool:

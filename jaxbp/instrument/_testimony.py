@@ -135,6 +135,8 @@ class Testimony(Promises):
             message = "not finite, hand-written and by autodiff: ask elsewhere"
             return Finding("unproven", path, worst=worst, message=message)
         message = f"{lost} of {m.size} elements finite in no witness" if lost else ""
+        if k in self.triangles:
+            message = "f reads one triangle: held along symmetric matrices"
         message = message if m.size else "empty"
         return Finding("right", path, worst=worst, message=message)
 
