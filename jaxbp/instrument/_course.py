@@ -16,13 +16,13 @@ from jaxbp.instrument._comparison import FAILED, Finding
 from jaxbp.instrument._contract import repeatable, sparsely
 from jaxbp.instrument._coverage import Coverage
 from jaxbp.instrument._dtypes import look_at_dtypes
+from jaxbp.instrument._further import look_further
 from jaxbp.instrument._precision import in_low_precision
 from jaxbp.instrument._program import check_runs, in_float64, shapes, traced
 from jaxbp.instrument._search import (
     Question,
     look_again,
     look_around,
-    look_further,
     varied,
     worse,
 )
