@@ -16,6 +16,7 @@ import numpy as np
 from jaxbp._arguments import whole
 from jaxbp._errors import argument_error, describe, first_line
 from jaxbp.train._loop import Carry
+from jaxbp.train._mesh import Layout
 
 KEPT = 3  # the newest ones
 About = dict[str, dict[str, str]]
@@ -36,8 +37,8 @@ class Checkpoints:
     found. One that was found and cannot be read is set aside under a name of its own.
     """
 
-    def __init__(self, folder: pathlib.Path, about: About):
-        self._folder, self._about = folder, about
+    def __init__(self, folder: pathlib.Path, about: About, layout: Layout):
+        self._folder, self._about, self._layout = folder, about, layout
         self._open()
 
     def _open(self) -> None:
@@ -89,12 +90,13 @@ class Checkpoints:
         The older ones stand.
         """
         args, step = _orbax().args, int(carry.step)
+        named = _named(self._layout.whole(carry))
         run = {"about": self._about, "history": _plain(history)}
         try:
             self._manager.save(
                 step,
                 args=args.Composite(
-                    carry=args.StandardSave(_named(carry)), run=args.JsonSave(run)
+                    carry=args.StandardSave(named), run=args.JsonSave(run)
                 ),
                 force=True,
             )
@@ -110,11 +112,11 @@ class Checkpoints:
         self._manager.close()
 
     def _carry(self, step: int, like: Carry) -> Carry:
-        restore = _orbax().args.StandardRestore(_named(like))
+        restore = _orbax().args.StandardRestore(_named(self._layout.whole(like)))
         found = self._read(step, carry=restore)["carry"]
         leaves, tree = jax.tree.flatten(like)
         leaves = [found.get(str(k), x) for k, x in enumerate(leaves)]
-        carry: Carry = jax.tree.unflatten(tree, leaves)
+        carry: Carry = self._layout.like(like, jax.tree.unflatten(tree, leaves))
         return carry._replace(met=like.met, failed=like.failed)  # it is tried again
 
     def _read(self, step: int, **items: Any) -> Any:
@@ -140,7 +142,9 @@ class Checkpoints:
 
 
 @contextlib.contextmanager
-def opened(asked: Asked | None, resume: bool, about: About | None) -> Iterator[Any]:
+def opened(
+    asked: Asked | None, resume: bool, about: About | None, layout: Layout
+) -> Iterator[Any]:
     """The checkpoints that were asked for, or None.
 
     Raises:
@@ -149,7 +153,7 @@ def opened(asked: Asked | None, resume: bool, about: About | None) -> Iterator[A
     if asked is None or about is None:
         yield None
         return
-    saved = Checkpoints(asked.folder, about)
+    saved = Checkpoints(asked.folder, about, layout)
     try:
         if saved and not resume:
             got = f"{asked.folder}, which holds checkpoints"

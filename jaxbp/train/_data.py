@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxbp._arguments import whole
 from jaxbp._errors import argument_error, describe
+from jaxbp.train._mesh import Layout
 
 
 class Batches(NamedTuple):
@@ -24,15 +25,19 @@ class Batches(NamedTuple):
     per_epoch: int | None
 
 
-def batches(data: Any, batch_size: int | None, key: jax.Array) -> Batches:
+def batches(
+    data: Any, batch_size: int | None, key: jax.Array, layout: Layout
+) -> Batches:
     """Of arrays with one leading axis, or of a function `batch(step, key)`.
 
     Minibatches of epoch e follow the permutation drawn from `fold_in(key, e)`; what is
-    left of an epoch after the last whole one is dropped.
+    left of an epoch after the last whole one is dropped. They are drawn from rows that
+    every device holds: none has to ask another for them.
 
     Raises:
         ValueError: data without arrays or rows, leading axes that differ, a batch
-            larger than the data, a batch size for a function.
+            larger than the data or that the mesh does not divide, a batch size for a
+            function.
     """
     if callable(data):
         if batch_size is not None:
@@ -41,13 +46,15 @@ def batches(data: Any, batch_size: int | None, key: jax.Array) -> Batches:
 
         def made(arrays, order, step):
             del arrays
-            return data(step, jax.random.fold_in(key, step)), order
+            batch = jax.tree.map(jnp.asarray, data(step, jax.random.fold_in(key, step)))
+            return layout.split(batch), order
 
         return Batches((), tuple, made, None)
     arrays = jax.tree.map(jnp.asarray, data)
     length = _length(arrays)
     if batch_size is None:
-        return Batches(arrays, tuple, lambda a, order, step: (a, order), 1)
+        rows = layout.rows(arrays)
+        return Batches(rows, tuple, lambda a, order, step: (a, order), 1)
     size = whole("fit", "batch_size", batch_size, 1)
     if size > length:
         got = f"{size} of data with {length} rows"
@@ -65,9 +72,9 @@ def batches(data: Any, batch_size: int | None, key: jax.Array) -> Batches:
 
         order = jax.lax.cond(place == 0, shuffled, lambda: order)
         rows = jax.lax.dynamic_slice(order, (place * size,), (size,))
-        return jax.tree.map(lambda a: a[rows], arrays), order
+        return layout.split(jax.tree.map(lambda a: a[rows], arrays)), order
 
-    return Batches(arrays, first, draw, count)
+    return Batches(layout.placed(arrays), first, draw, count)
 
 
 def _length(arrays) -> int:

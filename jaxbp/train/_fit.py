@@ -13,6 +13,7 @@ from jaxbp._errors import argument_error, describe
 from jaxbp.train import _checkpoint, _gradient, _verdict
 from jaxbp.train._data import Batches, batches
 from jaxbp.train._loop import Carry, chunk, start
+from jaxbp.train._mesh import layout_over
 from jaxbp.train._watch import Clock, interruptible, shown
 
 _ENTRIES = 100  # of the history, where log_every is left out
@@ -51,6 +52,7 @@ def fit(
     seed: int = 0,
     has_state: bool = False,
     state: Any = None,
+    mesh: Any = None,
     checkpoint: Any = None,
     resume: bool = False,
     log_every: int | None = None,
@@ -84,6 +86,10 @@ def fit(
         seed: of the order of the data and of the keys.
         has_state: the loss takes and returns a state.
         state: the first one.
+        mesh: a `jax.sharding.Mesh` with an axis "batch", along whose devices each batch
+            is split; the parameters are whole on every device, but for those that were
+            given split over this mesh (`jax.device_put` with a `NamedSharding`), which
+            stay so. The figures are those of one device, but for rounding.
         checkpoint: a folder, or `(every, folder)`, for what the run needs to go on:
             parameters, the optimiser's and the loss's states, step, place in the data
             and history, saved by orbax after every entry or so many steps, and at the
@@ -101,9 +107,10 @@ def fit(
         what was not finite and where.
     Raises:
         ValueError: no condition to stop by; data, batch size, loss or gradient that do
-            not fit; a folder that can't be written, holds checkpoints though `resume`
-            is false, or holds those of other parameters, states, data, batch size,
-            seed or gradient.
+            not fit; a mesh that does not divide the batch, has no axis "batch" or one
+            that nothing is split along; a folder that can't be written, holds
+            checkpoints though `resume` is false, or holds those of other parameters,
+            states, data, batch size, seed or gradient.
         TypeError: `loss` is not callable, `optimizer` no optax transformation.
         ModuleNotFoundError: `checkpoint` without orbax, `pip install 'jaxbp[train]'`.
     """
@@ -115,20 +122,28 @@ def fit(
         jax.random.key(whole("fit", "seed", seed, 0))
     )
     asked = _checkpoint.asked_for(checkpoint, resume)
-    drawn = batches(data, batch_size, order_key)
+    layout = layout_over(mesh, params, state)
+    drawn = batches(data, batch_size, order_key, layout)
     total = _total(steps, epochs, loss_below, drawn)
-    leaves = _gradient.split(params)
+    leaves = _gradient.split(params, layout)
+    state = layout.placed(state)
     of = _gradient.called(loss, leaves.merge, has_state)
-    batch, _ = jax.jit(drawn.draw)(drawn.arrays, drawn.first(), jnp.int32(0))
+    order = layout.placed(drawn.first())
+    batch, _ = jax.jit(drawn.draw)(drawn.arrays, order, jnp.int32(0))
     route = _gradient.route_of(
         gradient, loss, of, leaves.masters, batch, state, noise_key
     )
     watched = len(leaves.masters) if route == "both" else 0
     slope = _gradient.slope(of, route)
-    carry = start(of, leaves.masters, optimizer, drawn, state, noise_key, watched)
-    judge = _verdict.Judge(of, slope, drawn, noise_key, leaves.paths, route == "both")
+    carry = start(
+        of, leaves.masters, optimizer, drawn, state, noise_key, watched, layout
+    )
+    judge = _verdict.Judge(
+        of, slope, drawn, noise_key, leaves.paths, route == "both", layout
+    )
     carry = judge.allowing(carry)
-    run = chunk(slope, optimizer, drawn, loss_below, noise_key)
+    lying = layout.shardings(carry)
+    run = chunk(slope, optimizer, drawn, loss_below, noise_key, lying)
     ends = _ends(total, log_every, evaluate, asked)
     about = asked and _checkpoint.about(
         *(params, carry.opt_state, carry.state, data),
@@ -138,7 +153,7 @@ def fit(
     )
     history: list[dict[str, Any]] = []
     with (
-        _checkpoint.opened(asked, resume, about) as saved,
+        _checkpoint.opened(asked, resume, about, layout) as saved,
         shown(total, on_log) as show,
         interruptible() as interrupted,
     ):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxbp._autodiff import autodiff
 from jaxbp._errors import argument_error, function_name
 from jaxbp._jaxpr import find_rules, is_differentiable, trace
+from jaxbp.train._mesh import Layout
 
 Route = Literal["manual", "auto", "both"]
 
@@ -33,8 +34,8 @@ class Leaves(NamedTuple):
     merge: Callable[[list[Any]], Any]
 
 
-def split(params: Any) -> Leaves:
-    """Floating leaves on one side, all others kept as they are.
+def split(params: Any, layout: Layout) -> Leaves:
+    """Floating leaves on one side, on the mesh, all others kept as they are.
 
     Raises:
         ValueError: there is no floating leaf.
@@ -50,18 +51,23 @@ def split(params: Any) -> Leaves:
         raise argument_error("fit", "params", expected, got)
     arrays = [jnp.asarray(x) for (_, x), t in zip(pairs, trained, strict=True) if t]
     dtypes = [x.dtype for x in arrays]
+    kept = [
+        layout.whole(x) if isinstance(x, jax.Array) and not t else x
+        for (_, x), t in zip(pairs, trained, strict=True)
+    ]
 
     def merge(masters):
         values = iter(zip(masters, dtypes, strict=True))
         leaves = []
-        for (_, leaf), t in zip(pairs, trained, strict=True):
+        for leaf, t in zip(kept, trained, strict=True):
             if t:
                 leaf, dtype = next(values)
                 leaf = leaf.astype(dtype)
             leaves.append(leaf)
         return jax.tree.unflatten(tree, leaves)
 
-    return Leaves([x.astype(_master(x.dtype)) for x in arrays], paths, merge)
+    masters = [x.astype(_master(x.dtype)) for x in layout.placed(arrays)]
+    return Leaves(masters, paths, merge)
 
 
 def _master(dtype):

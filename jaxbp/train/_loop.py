@@ -10,6 +10,7 @@ import optax
 
 from jaxbp.train._data import Batches
 from jaxbp.train._gradient import Aux
+from jaxbp.train._mesh import Layout
 
 
 class Carry(NamedTuple):
@@ -39,8 +40,11 @@ def chunk(
     batches: Batches,
     loss_below: float | None,
     key: jax.Array,
+    shardings: Any,
 ) -> Callable[[Carry, Any, Any], Carry]:
     """`run(carry, arrays, until)`: one compiled program, its carry given up to it.
+
+    The carry that it returns lies as `shardings` say, None where JAX decides.
 
     A step that stops the run changes nothing: parameters and states are those that it
     was tried at.
@@ -74,7 +78,7 @@ def chunk(
             failed,
         )
 
-    @functools.partial(jax.jit, donate_argnums=0)
+    @functools.partial(jax.jit, donate_argnums=0, out_shardings=shardings)
     def run(carry, arrays, until):
         def goes_on(carry: Carry):
             return (carry.step < until) & ~carry.met & ~carry.failed
@@ -92,6 +96,7 @@ def start(
     state: Any,
     key: jax.Array,
     leaves: int,
+    layout: Layout,
 ) -> Carry:
     """Before the first step. `leaves`: how many differences are watched."""
     order = batches.first()
@@ -99,7 +104,7 @@ def start(
     loss, aux = jax.eval_shape(of, masters, batch, state, key)
     zeros = functools.partial(jax.tree.map, lambda x: jnp.zeros(x.shape, x.dtype))
     assert isinstance(aux, Aux)
-    return Carry(
+    carry = Carry(
         jnp.int32(0),
         [jnp.array(x) for x in masters],  # copies: a run gives its own up
         jax.tree.map(jnp.array, optimizer.init(masters)),  # pyright: ignore
@@ -112,6 +117,7 @@ def start(
         jnp.zeros((), bool),
         jnp.zeros((), bool),
     )
+    return layout.placed(carry)
 
 
 def finite(tree: Any) -> jax.Array:

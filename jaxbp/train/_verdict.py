@@ -14,6 +14,7 @@ from jaxbp._tape import record
 from jaxbp.instrument._noise import rounding_noise
 from jaxbp.train._data import Batches
 from jaxbp.train._loop import Carry
+from jaxbp.train._mesh import Layout
 
 _NOISE = 16  # times the spread of 8 draws, as `compare` allows
 _CHEAP = 8  # units of roundoff
@@ -30,15 +31,18 @@ class Judge:
         key: jax.Array,
         paths: Sequence[str],
         both: bool,
+        layout: Layout,
     ):
         self._of, self._batches, self._key = of, batches, key
+        self._layout = layout
         self._slope, self._paths, self._both = jax.jit(slope), paths, both
 
     def __call__(self, carry: Carry) -> tuple[Carry, str]:
         """The carry to go on with and "", or the reason to stop."""
         step = int(carry.step)
         inputs = self._inputs(carry)
-        (loss, _), grads, apart = self._slope(*inputs)
+        (loss, _), grads, apart = self._layout.whole(self._slope(*inputs))
+        inputs = self._layout.whole(inputs)
         if not np.isfinite(loss):
             return (
                 carry,
@@ -51,7 +55,7 @@ class Judge:
         limit = np.fmax(carry.limit, self._noise(inputs))
         if not (apart > limit).any():
             again = jnp.zeros_like(carry.failed)
-            return carry._replace(limit=jnp.asarray(limit), failed=again), ""
+            return self._limited(carry, limit)._replace(failed=again), ""
         k = int(np.argmax(np.asarray(apart) / np.maximum(limit, np.finfo("f4").tiny)))
         saved = _saved(step, inputs[0], self._paths, inputs[1])
         return carry, (
@@ -65,7 +69,11 @@ class Judge:
         """The carry with what rounding explains at its step as the limit."""
         if not self._both:
             return carry
-        return carry._replace(limit=jnp.asarray(self._noise(self._inputs(carry))))
+        inputs = self._layout.whole(self._inputs(carry))
+        return self._limited(carry, self._noise(inputs))
+
+    def _limited(self, carry: Carry, limit: np.ndarray) -> Carry:
+        return carry._replace(limit=self._layout.placed(jnp.asarray(limit)))
 
     def _inputs(self, carry: Carry):
         batches = self._batches
