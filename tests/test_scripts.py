@@ -56,6 +56,8 @@ def test_set_up_happens_once_and_from_any_directory(clone, tmp_path):
     assert second.stdout.endswith(" -k one\n")
     mutate = _run(clone, "mutate", python, "--only", "add", cwd="/")
     assert mutate.stdout == "running: -P -m scripts.mutation --only add\n"
+    cluster = _run(clone, "cluster", python, "2", "true", cwd="/")
+    assert cluster.stdout == f"running: -P {clone}/scripts/_cluster.py 2 true\n"
     (clone / "pyproject.toml").write_text("changed")
     assert "setting up" in _run(clone, "run", python).stdout
 

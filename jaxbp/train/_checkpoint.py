@@ -5,21 +5,19 @@ import os
 import pathlib
 import sys
 import warnings
-import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from jaxbp._arguments import whole
 from jaxbp._errors import argument_error, describe, first_line
+from jaxbp.train._about import About, first_difference
 from jaxbp.train._loop import Carry
-from jaxbp.train._mesh import Layout
+from jaxbp.train._mesh import Layout, is_key, key_data, wrap_key_data
+from jaxbp.train._processes import is_first, of_first
 
 KEPT = 3  # the newest ones
-About = dict[str, dict[str, str]]
 History = list[dict[str, Any]]
 
 
@@ -35,24 +33,32 @@ class Checkpoints:
 
     Orbax writes beside and renames: what was interrupted has another name and is not
     found. One that was found and cannot be read is set aside under a name of its own.
+    Of several processes the first alone touches the folder, for all of them. Arrays are
+    saved whole: a run may go on over another mesh.
     """
 
     def __init__(self, folder: pathlib.Path, about: About, layout: Layout):
         self._folder, self._about, self._layout = folder, about, layout
-        self._open()
+        self._manager: Any = None  # but in the first process
+        of_first(self._open)
 
     def _open(self) -> None:
         ocp = _orbax()
+        alone = ocp.options.MultiprocessingOptions(
+            active_processes={0}, barrier_sync_key_prefix="jaxbp"
+        )
+        several: dict[str, Any] = {"multiprocessing_options": alone}
         options = ocp.CheckpointManagerOptions(
             max_to_keep=KEPT,
-            create=True,
+            create=False,
             cleanup_tmp_directories=True,
             enable_async_checkpointing=False,
+            **(several if jax.process_count() > 1 else {}),
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __bool__(self) -> bool:
-        return bool(self._manager.all_steps())
+        return of_first(lambda: bool(self._manager.all_steps()))
 
     def newest(self, like: Carry) -> tuple[Carry, History]:
         """The newest state that can be read, in the place of `like`, and its history.
@@ -60,6 +66,15 @@ class Checkpoints:
         Raises:
             ValueError: it is another run's; none can be read.
         """
+        named = _named(self._layout.whole(like))
+        found, history = of_first(lambda: self._newest(named))
+        leaves, tree = jax.tree.flatten(like)
+        leaves = [_unnamed(found.get(str(k)), x) for k, x in enumerate(leaves)]
+        carry: Carry = self._layout.like(like, jax.tree.unflatten(tree, leaves))
+        # What stopped it is tried again.
+        return carry._replace(met=like.met, failed=like.failed), history
+
+    def _newest(self, like: dict[str, Any]) -> tuple[dict[str, Any], History]:
         steps = sorted(self._manager.all_steps(), reverse=True)
         torn = []
         for step in steps:
@@ -72,14 +87,14 @@ class Checkpoints:
                 continue
             self._check(about)
             try:
-                carry = self._carry(step, like)
+                carry = self._read(step, carry=_orbax().args.StandardRestore(like))
             except Exception as error:
                 torn.append(step)
                 _say(f"the checkpoint of step {step:,} is torn: {first_line(error)}")
                 continue
             self._set_aside(torn)
             _say(f"resumed after step {step:,} of {self._folder}")
-            return carry, history
+            return carry["carry"], history
         got = f"{len(torn)} in {self._folder}, all of them torn"
         mend = "begin anew in another folder"
         raise argument_error("fit", "checkpoint", "one that can be read", got, mend)
@@ -89,8 +104,12 @@ class Checkpoints:
 
         The older ones stand.
         """
-        args, step = _orbax().args, int(carry.step)
         named = _named(self._layout.whole(carry))
+        if is_first():
+            self._save(int(carry.step), named, history)
+
+    def _save(self, step: int, named: dict[str, Any], history: History) -> None:
+        args = _orbax().args
         run = {"about": self._about, "history": _plain(history)}
         try:
             self._manager.save(
@@ -106,31 +125,21 @@ class Checkpoints:
             older = self._manager.latest_step()
             stands = "none is older" if older is None else f"step {older:,}'s stands"
             said = f"train.fit: no checkpoint of step {step:,}: {first_line(error)}"
-            warnings.warn(f"{said}; {stands}", RuntimeWarning, stacklevel=3)
+            warnings.warn(f"{said}; {stands}", RuntimeWarning, stacklevel=4)
 
     def close(self) -> None:
-        self._manager.close()
-
-    def _carry(self, step: int, like: Carry) -> Carry:
-        restore = _orbax().args.StandardRestore(_named(self._layout.whole(like)))
-        found = self._read(step, carry=restore)["carry"]
-        leaves, tree = jax.tree.flatten(like)
-        leaves = [found.get(str(k), x) for k, x in enumerate(leaves)]
-        carry: Carry = self._layout.like(like, jax.tree.unflatten(tree, leaves))
-        return carry._replace(met=like.met, failed=like.failed)  # it is tried again
+        if self._manager is not None:
+            self._manager.close()
 
     def _read(self, step: int, **items: Any) -> Any:
         return self._manager.restore(step, args=_orbax().args.Composite(**items))
 
-    def _check(self, about: About) -> None:
-        for what, now in self._about.items():
-            then = about[what]
-            for name in [*then, *(set(now) - set(then))]:
-                before, given = (x.get(name, "nothing") for x in (then, now))
-                if before != given:
-                    expected = f"{before}, as in {self._folder}"
-                    mend = "give what the run began with, or take another folder"
-                    raise argument_error("fit", what + name, expected, given, mend)
+    def _check(self, then: About) -> None:
+        if found := first_difference(then, self._about):
+            name, before, given = found
+            expected = f"{before}, as in {self._folder}"
+            mend = "give what the run began with, or take another folder"
+            raise argument_error("fit", name, expected, given, mend)
 
     def _set_aside(self, torn: list[int]) -> None:
         if not torn:
@@ -186,51 +195,33 @@ def asked_for(checkpoint: Any, resume: bool) -> Asked | None:
         raise argument_error("fit", "checkpoint", expected, got, kind=TypeError)
     _orbax()
     path = pathlib.Path(folder).expanduser().absolute()
-    probe = path / f".jaxbp-{os.getpid()}"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        got = f"{path}: {first_line(error)}"
-        raise argument_error(
-            "fit", "checkpoint", "a folder that can be written", got
-        ) from error
+    of_first(lambda: _probe(path))
     return Asked(path, every)
 
 
-def about(params: Any, opt_state: Any, state: Any, data: Any, **how: Any) -> About:
-    """What a run must have in common with the one that it goes on with."""
-    kind = "a function" if callable(data) else "arrays"
-    return {
-        "": {"data": kind} | {name: str(value) for name, value in how.items()},
-        "params": _described(params),
-        "the optimizer's state": _described(opt_state),
-        "state": _described(state),
-        "data": {} if callable(data) else _marked(data),
-    }
-
-
-def _described(tree: Any) -> dict[str, str]:
-    pairs = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): describe(x) for path, x in pairs}
-
-
-def _marked(data: Any) -> dict[str, str]:
-    """Shapes, dtypes and what tells one content from another."""
-
-    def marked(x):
-        keys = jnp.issubdtype(x.dtype, jax.dtypes.extended)
-        values = np.ascontiguousarray(jax.random.key_data(x) if keys else x)
-        return f"{describe(x)} of checksum {zlib.crc32(values.view(np.uint8).data):08x}"
-
-    pairs = jax.tree_util.tree_leaves_with_path(data)
-    return {jax.tree_util.keystr(path): marked(jnp.asarray(x)) for path, x in pairs}
+def _probe(folder: pathlib.Path) -> None:
+    probe = folder / f".jaxbp-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        got = f"{folder}: {first_line(error)}"
+        raise argument_error(
+            "fit", "checkpoint", "a folder that can be written", got
+        ) from error
 
 
 def _named(carry: Carry) -> dict[str, Any]:
     """Its arrays by number, but for the empty ones, which orbax does not take."""
-    return {str(k): x for k, x in enumerate(jax.tree.leaves(carry)) if x.size}
+    leaves = enumerate(jax.tree.leaves(carry))
+    return {str(k): key_data(x) for k, x in leaves if x.size}
+
+
+def _unnamed(found: Any, like: Any) -> Any:
+    if found is None:
+        return like
+    return wrap_key_data(found, like) if is_key(like) else found
 
 
 def _plain(value: Any) -> Any:

@@ -11,13 +11,13 @@ import optax
 from jaxbp._arguments import check_function, whole
 from jaxbp._errors import argument_error, describe
 from jaxbp.train import _checkpoint, _gradient, _verdict
-from jaxbp.train._data import Batches, batches
+from jaxbp.train._about import about as about_run
+from jaxbp.train._data import batches
 from jaxbp.train._loop import Carry, chunk, start
 from jaxbp.train._mesh import layout_over
+from jaxbp.train._processes import agreed, check_equal, watching
+from jaxbp.train._stops import ends_of, reason, total_of
 from jaxbp.train._watch import Clock, interruptible, shown
-
-_ENTRIES = 100  # of the history, where log_every is left out
-_STEPS = 1000  # between them, where nobody says how many steps there are
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,10 @@ def fit(
         mesh: a `jax.sharding.Mesh` with an axis "batch", along whose devices each batch
             is split; the parameters are whole on every device, but for those that were
             given split over this mesh (`jax.device_put` with a `NamedSharding`), which
-            stay so. The figures are those of one device, but for rounding.
+            stay so. The figures are those of one device, but for rounding. Several
+            processes (`join_cluster`) call `fit` alike, with a mesh over the devices of
+            all and the same data, whole; the first prints, logs and saves, and each has
+            the same Result.
         checkpoint: a folder, or `(every, folder)`, for what the run needs to go on:
             parameters, the optimiser's and the loss's states, step, place in the data
             and history, saved by orbax after every entry or so many steps, and at the
@@ -110,7 +113,9 @@ def fit(
             not fit; a mesh that does not divide the batch, has no axis "batch" or one
             that nothing is split along; a folder that can't be written, holds
             checkpoints though `resume` is false, or holds those of other parameters,
-            states, data, batch size, seed or gradient.
+            states, data, batch size, seed or gradient; data or options that differ
+            between processes.
+        RuntimeError: another process is lost.
         TypeError: `loss` is not callable, `optimizer` no optax transformation.
         ModuleNotFoundError: `checkpoint` without orbax, `pip install 'jaxbp[train]'`.
     """
@@ -121,10 +126,24 @@ def fit(
     order_key, noise_key = jax.random.split(
         jax.random.key(whole("fit", "seed", seed, 0))
     )
-    asked = _checkpoint.asked_for(checkpoint, resume)
     layout = layout_over(mesh, params, state)
+    check_equal(
+        *(params, state, data),
+        steps=steps,
+        epochs=epochs,
+        loss_below=loss_below,
+        gradient=gradient,
+        batch_size=batch_size,
+        seed=seed,
+        mesh=mesh,
+        checkpoint=checkpoint,
+        resume=resume,
+        log_every=log_every,
+        evaluate=evaluate,
+    )
+    asked = _checkpoint.asked_for(checkpoint, resume)
     drawn = batches(data, batch_size, order_key, layout)
-    total = _total(steps, epochs, loss_below, drawn)
+    total = total_of(steps, epochs, loss_below, drawn.per_epoch)
     leaves = _gradient.split(params, layout)
     state = layout.placed(state)
     of = _gradient.called(loss, leaves.merge, has_state)
@@ -144,8 +163,8 @@ def fit(
     carry = judge.allowing(carry)
     lying = layout.shardings(carry)
     run = chunk(slope, optimizer, drawn, loss_below, noise_key, lying)
-    ends = _ends(total, log_every, evaluate, asked)
-    about = asked and _checkpoint.about(
+    ends = ends_of(total, log_every, evaluate, asked and asked.every)
+    about = asked and about_run(
         *(params, carry.opt_state, carry.state, data),
         batch_size=batch_size,
         seed=seed,
@@ -156,6 +175,7 @@ def fit(
         _checkpoint.opened(asked, resume, about, layout) as saved,
         shown(total, on_log) as show,
         interruptible() as interrupted,
+        watching(),
     ):
         if saved:
             carry, history = saved.newest(carry)
@@ -166,12 +186,13 @@ def fit(
             until = ends.after(before)
             carry = run(carry, drawn.arrays, until)
             done = int(carry.step)
-            carry, because = _because(carry, total, steps, loss_below, judge)
-            if interrupted() and not because:
+            carry, because = reason(carry, total, steps, loss_below, judge)
+            pressed, times = agreed(interrupted(), clock(done))
+            if pressed and not because:
                 because = f"interrupted after {done:,} steps"
             tried = done > before or carry.met or carry.failed
             if tried and (because or done == until):
-                entry = _entry(carry, done, leaves, watched) | clock(done)
+                entry = _entry(carry, done, leaves, watched) | times
                 if evaluate and (because or done % evaluate[0] == 0):
                     entry |= _figures(evaluate[1](leaves.merge(carry.masters)))
                 history.append(entry)
@@ -180,66 +201,6 @@ def fit(
                     saved.save(carry, history)
     merged = leaves.merge(carry.masters)
     return Result(merged, carry.opt_state, carry.state, history, because)
-
-
-class _Ends:
-    """The steps after which the host has something to do, and those that are saved."""
-
-    def __init__(self, total: int | None, saved: int | None, *every: int):
-        self._total, self._saved = total, saved
-        self._every = every if saved is None else (*every, saved)
-
-    def after(self, step: int) -> int:
-        ends = [step - step % n + n for n in self._every]
-        return min(ends if self._total is None else [*ends, self._total])
-
-    def saves(self, step: int) -> bool:
-        return self._saved is None or step % self._saved == 0
-
-
-def _ends(total, log_every, evaluate, asked) -> _Ends:
-    if log_every is None:
-        log_every = _STEPS if total is None else max(1, -(-total // _ENTRIES))
-    every = [whole("fit", "log_every", log_every, 1)]
-    if evaluate is not None:
-        if not isinstance(evaluate, tuple) or len(evaluate) != 2:
-            expected = "(every, function)"
-            raise argument_error(
-                "fit", "evaluate", expected, describe(evaluate), kind=TypeError
-            )
-        every.append(whole("fit", "evaluate[0]", evaluate[0], 1))
-        check_function("fit", "evaluate[1]", evaluate[1])
-    return _Ends(total, asked and asked.every, *every)
-
-
-def _total(steps, epochs, loss_below, drawn: Batches) -> int | None:
-    """Steps at most; None where only the loss ends the run."""
-    if steps is epochs is loss_below is None:
-        expected, mend = "at least one", "give steps=, epochs= or loss_below="
-        raise argument_error("fit", "conditions to stop by", expected, "none", mend)
-    counts = []
-    if steps is not None:
-        counts.append(whole("fit", "steps", steps, 0))
-    if epochs is not None:
-        if drawn.per_epoch is None:
-            got, mend = "a function, whose data has no end", "give steps="
-            expected = "arrays, with epochs="
-            raise argument_error("fit", "data", expected, got, mend)
-        counts.append(whole("fit", "epochs", epochs, 0) * drawn.per_epoch)
-    return min(counts) if counts else None
-
-
-def _because(carry: Carry, total, steps, loss_below, judge) -> tuple[Carry, str]:
-    """Why the run is over, "" where it is not."""
-    done = int(carry.step)
-    if carry.failed:
-        return judge(carry)
-    if carry.met:
-        said = f"loss_below: {float(carry.loss):.6g} < {loss_below:g} at step {done:,}"
-        return carry, said
-    if total is not None and done >= total:
-        return carry, "steps" if total == steps else "epochs"
-    return carry, ""
 
 
 def _entry(carry: Carry, done: int, leaves, watched: int) -> dict[str, Any]:

@@ -169,16 +169,24 @@ def _listed(names: Sequence[Any]) -> str:
     return ", ".join(map(repr, names))
 
 
-def _is_key(x: Any) -> bool:
+def is_key(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def key_data(x: Any) -> Any:
+    """The bits of keys; anything else as it is."""
+    return np.asarray(jax.random.key_data(x)) if is_key(x) else x
+
+
+def wrap_key_data(data: Any, like: Any) -> Any:
+    """Keys of such bits."""
+    return jax.random.wrap_key_data(jnp.asarray(data), impl=jax.random.key_impl(like))
 
 
 def _local(x: Any) -> Any:
     """A whole array, as one of this process alone."""
-    if _is_key(x):
-        data = jnp.asarray(np.asarray(jax.random.key_data(x)))
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
-    return np.asarray(x)
+    data = np.asarray(key_data(x))
+    return wrap_key_data(data, x) if is_key(x) else data
 
 
 def _free(x: Any) -> Any:

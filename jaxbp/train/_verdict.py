@@ -15,6 +15,7 @@ from jaxbp.instrument._noise import rounding_noise
 from jaxbp.train._data import Batches
 from jaxbp.train._loop import Carry
 from jaxbp.train._mesh import Layout
+from jaxbp.train._processes import of_first
 
 _NOISE = 16  # times the spread of 8 draws, as `compare` allows
 _CHEAP = 8  # units of roundoff
@@ -57,7 +58,7 @@ class Judge:
             again = jnp.zeros_like(carry.failed)
             return self._limited(carry, limit)._replace(failed=again), ""
         k = int(np.argmax(np.asarray(apart) / np.maximum(limit, np.finfo("f4").tiny)))
-        saved = _saved(step, inputs[0], self._paths, inputs[1])
+        saved = of_first(lambda: _saved(step, inputs[0], self._paths, inputs[1]))
         return carry, (
             f"gradients differ at step {step:,}: of params{self._paths[k]} by "
             f"{float(apart[k]):.3g} of its largest element, rounding explains "

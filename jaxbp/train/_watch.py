@@ -8,14 +8,21 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from jaxbp.train._processes import is_first
+
 _PAUSE = 1.0  # seconds between lines
 Show = Callable[[Mapping[str, Any]], None]
 
 
 @contextlib.contextmanager
 def shown(total: int | None, on_log: Show | None) -> Iterator[Show]:
-    """A function that is given every entry of the history as it is made."""
-    if on_log is not None:
+    """A function that is given every entry of the history as it is made.
+
+    Of several processes the first alone shows them.
+    """
+    if not is_first():
+        yield lambda entry: None
+    elif on_log is not None:
         yield on_log
     elif sys.stderr.isatty():
         with _bar(total) as show:
@@ -96,6 +103,8 @@ def interruptible() -> Iterator[Callable[[], bool]]:
         if pressed.is_set():
             raise KeyboardInterrupt
         pressed.set()
+        if not is_first():
+            return
         said = "train.fit: stopping after this chunk; once more to stop at once"
         print(said, file=sys.stderr, flush=True)
 

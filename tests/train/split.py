@@ -21,6 +21,7 @@ from jax.sharding import PartitionSpec as P
 from jaxbp import nets, train
 from jaxbp.train import _mesh
 from tests import unoptimised
+from tests.train.rounding import difference, spread
 
 jax.config.update("jax_enable_x64", True)
 NET = nets.mlp((6, 16, 4), output="softmax", loss="softmax_cross_entropy")
@@ -28,7 +29,6 @@ LINE = jax.make_mesh((8,), ("batch",))  # of explicit axes, as JAX makes them
 PLANE = jax.make_mesh((2, 4), ("batch", "model"))
 # The first layer's units, which the second layer's products sum over.
 UNITS = ({"w": P(None, "model"), "b": P("model")}, {"w": P("model"), "b": P()})
-DRAWS = 8
 
 
 def params_on(mesh):
@@ -52,50 +52,21 @@ ROUTES = {
 }
 
 
-def run(mesh=None, *, data=DATA, order=None, loss=NET.loss, **options):
-    """With the rows of each batch in another order, where one is given."""
-
-    def reordered(params, batch):
-        if order is not None:
-            batch = jax.tree.map(lambda x: x[order(len(x))], batch)
-        return loss(params, batch)
-
+def run(mesh=None, *, data=DATA, loss=NET.loss, **options):
     options = {"on_log": lambda entry: None, "steps": 20} | options
     sgd = optax.sgd(0.3, momentum=0.9)
-    return train.fit(reordered, params_on(mesh), data, sgd, mesh=mesh, **options)
+    return train.fit(loss, params_on(mesh), data, sgd, mesh=mesh, **options)
 
 
 @functools.cache
 def on_one_device(route):
-    """Parameters, and by element what the order of the rows alone does to them."""
-    expected = run(**ROUTES[route]).params
-    spread = jax.tree.map(np.zeros_like, expected)
-    for k in range(DRAWS):
-        order = functools.partial(jax.random.permutation, jax.random.key(k))
-        other = run(order=order, **ROUTES[route]).params
-        apart = jax.tree.map(lambda a, b: np.abs(a - b), other, expected)
-        spread = jax.tree.map(np.maximum, spread, apart)
-    return expected, spread
-
-
-def difference(found, route):
-    """What is apart by more than 8 units of roundoff and 16 times that noise."""
-    for (path, a), b, noise in zip(
-        jax.tree_util.tree_leaves_with_path(found),
-        *map(jax.tree.leaves, on_one_device(route)),
-        strict=True,
-    ):
-        a, eps = np.asarray(a), np.finfo(float).eps
-        off = np.abs(a - b)
-        if (off > np.maximum(8 * eps * (np.abs(a) + np.abs(b)), 16 * noise)).any():
-            return f"{jax.tree_util.keystr(path)} is off by {off.max()}"
-    return ""
+    return spread(NET.loss, lambda loss: run(loss=loss, **ROUTES[route]).params)
 
 
 def same(mesh, route, gradient):
     found = run(mesh, gradient=gradient, **ROUTES[route])
     assert found.stopped_because == "steps", found.stopped_because
-    return difference(found.params, route)
+    return difference(found.params, *on_one_device(route))
 
 
 @jax.custom_vjp
@@ -124,7 +95,11 @@ PLANTED = {
 
 def planted(name, route):
     found = run(LINE, loss=PLANTED[name], **ROUTES[route])
-    return "" if difference(found.params, route) else "it passes for the same"
+    return (
+        ""
+        if difference(found.params, *on_one_device(route))
+        else "it passes for the same"
+    )
 
 
 def split_rows(route):
@@ -169,7 +144,7 @@ def resumed(mesh, then):
     if mesh is then:
         chex.assert_trees_all_equal(found.params, run(mesh, **options).params)
         chex.assert_trees_all_equal_shapes_and_dtypes(found.params, params_on(None))
-    return difference(found.params, "minibatches")
+    return difference(found.params, *on_one_device("minibatches"))
 
 
 @jax.custom_vjp

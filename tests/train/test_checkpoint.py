@@ -126,6 +126,20 @@ def test_nothing_but_torn_ones_is_an_error(tmp_path):
     assert saved_steps(tmp_path)[-1] == 5
 
 
+def test_a_function_among_the_parameters_is_known_by_its_name(tmp_path):
+    def loss(params, batch):
+        return ((params["f"](params["w"]) - batch) ** 2).mean()
+
+    def given():  # as another process has it, at another address
+        return {"w": jnp.zeros(3), "f": lambda x: jnp.tanh(x)}
+
+    options = {"loss": loss, "data": jnp.ones(3), "batch_size": None}
+    fit(5, tmp_path, params=given(), **options)
+    result = fit(9, tmp_path, params=given(), resume=True, **options)
+    whole = fit(9, params=given(), **options)
+    chex.assert_trees_all_equal(result.params["w"], whole.params["w"])
+
+
 def other_data():
     return (X.at[3, 1].add(1e-3), DATA[1])
 

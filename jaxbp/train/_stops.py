@@ -1,0 +1,69 @@
+"""When the host has something to do, and when a run is over."""
+
+from jaxbp._arguments import check_function, whole
+from jaxbp._errors import argument_error, describe
+from jaxbp.train._loop import Carry
+
+_ENTRIES = 100  # of the history, where log_every is left out
+_STEPS = 1000  # between them, where nobody says how many steps there are
+
+
+class Ends:
+    """The steps after which the host has something to do, and those that are saved."""
+
+    def __init__(self, total: int | None, saved: int | None, *every: int):
+        self._total, self._saved = total, saved
+        self._every = every if saved is None else (*every, saved)
+
+    def after(self, step: int) -> int:
+        ends = [step - step % n + n for n in self._every]
+        return min(ends if self._total is None else [*ends, self._total])
+
+    def saves(self, step: int) -> bool:
+        return self._saved is None or step % self._saved == 0
+
+
+def ends_of(total, log_every, evaluate, saved: int | None) -> Ends:
+    """Of entries every so many steps, evaluations, and checkpoints."""
+    if log_every is None:
+        log_every = _STEPS if total is None else max(1, -(-total // _ENTRIES))
+    every = [whole("fit", "log_every", log_every, 1)]
+    if evaluate is not None:
+        if not isinstance(evaluate, tuple) or len(evaluate) != 2:
+            expected = "(every, function)"
+            raise argument_error(
+                "fit", "evaluate", expected, describe(evaluate), kind=TypeError
+            )
+        every.append(whole("fit", "evaluate[0]", evaluate[0], 1))
+        check_function("fit", "evaluate[1]", evaluate[1])
+    return Ends(total, saved, *every)
+
+
+def total_of(steps, epochs, loss_below, per_epoch: int | None) -> int | None:
+    """Steps at most; None where only the loss ends the run."""
+    if steps is epochs is loss_below is None:
+        expected, mend = "at least one", "give steps=, epochs= or loss_below="
+        raise argument_error("fit", "conditions to stop by", expected, "none", mend)
+    counts = []
+    if steps is not None:
+        counts.append(whole("fit", "steps", steps, 0))
+    if epochs is not None:
+        if per_epoch is None:
+            got, mend = "a function, whose data has no end", "give steps="
+            expected = "arrays, with epochs="
+            raise argument_error("fit", "data", expected, got, mend)
+        counts.append(whole("fit", "epochs", epochs, 0) * per_epoch)
+    return min(counts) if counts else None
+
+
+def reason(carry: Carry, total, steps, loss_below, judge) -> tuple[Carry, str]:
+    """Why the run is over, "" where it is not."""
+    done = int(carry.step)
+    if carry.failed:
+        return judge(carry)
+    if carry.met:
+        said = f"loss_below: {float(carry.loss):.6g} < {loss_below:g} at step {done:,}"
+        return carry, said
+    if total is not None and done >= total:
+        return carry, "steps" if total == steps else "epochs"
+    return carry, ""
