@@ -6,9 +6,11 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp.instrument._answers import Answers, beyond_rounding, worst_at
+from jaxbp._steps import holds
+from jaxbp.instrument._answers import MANUAL, Answers, beyond_rounding, worst_at
 from jaxbp.instrument._comparison import Finding
 from jaxbp.instrument._judge import worst_elements
+from jaxbp.instrument._tolerance import ends_at_a_float
 
 _TIMES = 2.0**20  # what a cotangent is multiplied with: exact in every dtype
 
@@ -59,6 +61,12 @@ class Promises(Answers):
         bars = self.hand_written(zeros).cotangents
         return [bool(bar.any() and np.isfinite(bar).all()) for bar in bars]
 
+    @functools.cached_property
+    def _ends_at_a_float(self) -> bool:
+        """Whether a tolerance in the pullback leaves its cotangents open by as much."""
+        written = self.program.manual.read(self.inputs, self.probes[-1])
+        return holds(written, ends_at_a_float)
+
     def not_linear(self, leaves: list[int]) -> dict[int, Finding]:
         """A power of two goes through a linear map exactly."""
         large = [np.asarray(g) * _TIMES for g in self.probes[-1]]
@@ -68,6 +76,9 @@ class Promises(Answers):
             once = self.manual[-1].cotangents[k]
             scaled = at_large[k] / np.float64(_TIMES)  # of float16 it is infinite
             multiple = beyond_rounding(scaled, once, self.unit)
+            if multiple is not None and self._ends_at_a_float:
+                noise = self.noise(len(self.probes) - 1)[MANUAL].cotangents[k]
+                multiple = beyond_rounding(scaled, once, self.unit, noise)
             if multiple is None:
                 continue
             finite = np.isfinite(once) & np.isfinite(scaled)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hand_written import rule
 
 from jaxbp import audit, compare
 from jaxbp.instrument._noise import rounding_noise
@@ -157,3 +158,35 @@ def test_steps_across_many_waves_are_not_believed():
     assert not np.isfinite(s.error[0]) or abs(s.central[0] - np.cos(0.5)) < s.error[0]
     s = secants(program, (), x, np.array([0]))
     assert abs(s.central[0] - np.cos(0.5)) < s.error[0] < 1e-6
+
+
+def test_a_solver_of_its_own_in_the_backward_pass_is_linear_to_its_tolerance():
+    """Its tolerance is absolute: of a larger cotangent it solves for more digits."""
+
+    def solved(step, start):
+        far = 4 * jnp.finfo(start.dtype).eps
+
+        def goes_on(state):
+            new, old, count = state
+            return (count < 99) & (jnp.abs(new - old).max() > far)
+
+        once = lambda state: (step(state[0]), state[0], state[2] + 1)
+        return jax.lax.while_loop(goes_on, once, (step(start), start, 0))[0]
+
+    def layer(w, x):
+        return solved(lambda z: jnp.tanh(z @ w + x), jnp.zeros_like(x))
+
+    def fwd(w, x):
+        z = layer(w, x)
+        return z, (w, z)
+
+    def bwd(res, g, factor=1.0):
+        w, z = res
+        slope = 1 - z * z
+        v = solved(lambda v: g + (v * slope) @ w.T, jnp.zeros_like(g))
+        return z.T @ (v * slope), factor * v * slope
+
+    x = jnp.stack([X, -X])
+    assert compare(rule(layer, bwd, fwd), W, x).ok
+    cubed = rule(layer, lambda res, g: bwd(res, g, 1 + 1e-6 * jnp.abs(g).max()), fwd)
+    assert compare(cubed, W, x).verdict == "broken-contract"
