@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jaxbp import nets, ops, train
     from jaxbp._autodiff import autodiff
+    from jaxbp.drawing import Graph, graph
     from jaxbp.instrument import (
         Audit,
         Comparison,
@@ -25,10 +26,12 @@ _HOMES = {
     "Comparison": "jaxbp.instrument",
     "Cost": "jaxbp.instrument",
     "Finding": "jaxbp.instrument",
+    "Graph": "jaxbp.drawing",
     "assert_gradients": "jaxbp.instrument",
     "audit": "jaxbp.instrument",
     "compare": "jaxbp.instrument",
     "cost": "jaxbp.instrument",
+    "graph": "jaxbp.drawing",
 }
 _MODULES = ("nets", "ops", "train")
 
@@ -37,11 +40,13 @@ __all__ = [
     "Comparison",
     "Cost",
     "Finding",
+    "Graph",
     "assert_gradients",
     "audit",
     "autodiff",
     "compare",
     "cost",
+    "graph",
     "nets",
     "ops",
     "train",

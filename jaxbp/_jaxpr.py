@@ -306,6 +306,12 @@ def site_of(eqn: Eqn) -> str:
     return f"{frame.file_name}:{frame.start_line}"
 
 
+def scopes_of(eqn: Eqn) -> tuple[str, ...]:
+    """The `jax.named_scope`s that an equation was traced in, outermost first."""
+    stack = eqn.source_info.name_stack.stack
+    return tuple(s.name for s in stack if isinstance(s, source_info_util.Scope))
+
+
 _RULE_CALLS = {f"custom_{k}.__call__" for k in ("vjp", "jvp", "vjp3", "jvp3")}
 _RULE_CALLS |= {"HiPrim.__call__", "VJPHiPrimitive.__call__"}
 _MACHINERY = ("core", "custom_derivatives", "hijax", "linear_util", "source_info_util")

@@ -1,5 +1,6 @@
 """Loops on Values: a scan unrolled, a while loop shown now and then."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ def unrolled_scan(recorder, eqn, ins, where, site) -> list[Value]:
     n_consts, n_carry = _interpret.scan_sizes(eqn)
     consts, carry = ins[:n_consts], ins[n_consts : n_consts + n_carry]
     body, length = eqn.params["jaxpr"], eqn.params["length"]
-    pieces = _pieces(length, unrolled_size(body))
+    pieces = _pieces(length, _shown(length, unrolled_size(body), recorder.iteration))
     # By index along the leading axis, which a reverse scan walks downwards.
     turn = eqn.params["reverse"]
     spans = [(length - b, length - a) if turn else (a, b) for a, b in pieces]
@@ -106,17 +107,23 @@ def unrolled_size(jaxpr: Any) -> int:
     return sum(map(of, jaxpr.eqns))
 
 
-def _pieces(length: int, size: int) -> list[tuple[int, int]]:
-    """Iterations of a scan in spans; those of length 1 are shown."""
-    shown = np.arange(length)
+def _shown(length: int, size: int, iteration: int | None) -> Sequence[int]:
+    """The iterations of a scan that are shown one by one."""
+    if iteration is not None:
+        return [min(max(iteration + length * (iteration < 0), 0), length - 1)]
     if length * size > _UNROLLED:
-        shown = np.unique(np.linspace(0, length - 1, _ITERATIONS).astype(int))
+        return np.unique(np.linspace(0, length - 1, _ITERATIONS).astype(int)).tolist()
+    return range(length)
+
+
+def _pieces(length: int, shown: Sequence[int]) -> list[tuple[int, int]]:
+    """Iterations of a scan in spans; those of length 1 are shown."""
     pieces, end = [], 0
-    for k in map(int, shown):
+    for k in shown:
         pieces += [(end, k)] if k > end else []
         pieces.append((k, k + 1))
         end = k + 1
-    return pieces
+    return pieces + ([(end, length)] if end < length else [])
 
 
 def _cut(x, spans):

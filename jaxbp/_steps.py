@@ -29,8 +29,9 @@ class Value:
 class Step:
     """One equation as it was run: `ins` to `outs`, and cotangents the other way.
 
-    `name` is the primitive's or the rule's; `where` the loops, branches and jitted
-    functions around it, outermost first; `wires` the names that a rule's own fwd and
+    `name` is the primitive's or the rule's; `where` the loops, branches, named scopes
+    and jitted functions around it, outermost first; `bars` what it adds to the
+    cotangents of its inputs, None: nothing; `wires` the names that a rule's own fwd and
     bwd give, in the order met; `note` why no cotangent goes through, where one should.
     """
 
@@ -41,6 +42,7 @@ class Step:
     where: tuple[str, ...] = ()
     eqn: Any = None
     rule: Rule | None = None
+    bars: tuple[Any, ...] = ()
     wires: tuple[tuple[str, Any], ...] = ()
     note: str = ""
     pull: Callable[[list[Any]], Sequence[Any]] | None = field(default=None, repr=False)
@@ -57,6 +59,12 @@ def holds(jaxpr: Any, test: Callable[[Any], Any]) -> bool:
         test(eqn) or any(holds(body, test) for body in _jaxpr.bodies(eqn))
         for eqn in jaxpr.eqns
     )
+
+
+def is_users_rule(eqn: Any) -> bool:
+    """Whether an equation calls a rule that JAX does not ship."""
+    rule = _jaxpr.as_rule(eqn)
+    return rule is not None and not rule.from_jax
 
 
 def wire_name(eqn: Any) -> str | None:

@@ -1,5 +1,6 @@
 """One sweep forward and one back over a jaxpr, equation by equation."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,7 +9,15 @@ import jax
 from jaxbp import _interpret, _jaxpr
 from jaxbp._errors import first_line
 from jaxbp._loops import shown_while, unrolled_scan
-from jaxbp._steps import Step, Value, holds, is_floating, or_zeros, wire_name
+from jaxbp._steps import (
+    Step,
+    Value,
+    holds,
+    is_floating,
+    is_users_rule,
+    or_zeros,
+    wire_name,
+)
 
 # Equations through which, by definition, no cotangent goes.
 _FLAT = frozenset(("stop_gradient", "sign", "floor", "ceil", "round", "while"))
@@ -21,13 +30,18 @@ def sweep(
     *,
     whole: Callable[[Any], bool] = lambda eqn: False,
     wires: bool = True,
+    rules: bool = True,
+    iteration: int | None = None,
 ) -> tuple[tuple[Value, ...], tuple[Value, ...], list[Step]]:
     """Run a closed jaxpr forward, and pull cotangents of its outputs back, None: none.
 
     Equations for which `whole` holds are one step, whatever is inside them. Wires named
-    inside rules are looked for only with `wires`.
+    inside rules are looked for only with `wires`. Without `rules` every equation is
+    pulled back by autodiff alone: the steps are the same, hand-written rules whole, but
+    not used. Of a scan with an `iteration` only that one is shown, those before it
+    and those after it as one step each; a negative one counts from the end.
     """
-    recorder = _Recorder(whole)
+    recorder = _Recorder(whole, _interpret.run_equation if rules else plain, iteration)
     ins = [Value(x, is_floating(x)) for x in inputs]
     outs = recorder.run(jaxpr, ins, (), "")
     for out, bar in zip(outs, cotangents, strict=True):
@@ -40,9 +54,11 @@ def sweep(
 class _Recorder:
     """Evaluates jaxprs on Values, and keeps every equation as a Step."""
 
-    def __init__(self, whole):
+    def __init__(self, whole, run_equation, iteration):
         self.steps: list[Step] = []
-        self._whole = whole
+        self.iteration = iteration
+        self._whole, self._run_equation = whole, run_equation
+        self._called: Counter[tuple[str, ...]] = Counter()
 
     def run(self, jaxpr, ins, where, site) -> list[Value]:
         env = dict(zip(jaxpr.invars, ins, strict=True))
@@ -57,9 +73,10 @@ class _Recorder:
         for eqn in jaxpr.eqns:
             args = [read(v) for v in eqn.invars]
             here = _jaxpr.site_of(eqn) or site
-            outs = None if self._whole(eqn) else self._descend(eqn, args, where, here)
+            around = (*where, *_jaxpr.scopes_of(eqn))
+            outs = None if self._whole(eqn) else self._descend(eqn, args, around, here)
             if outs is None:
-                outs = self.step(eqn, args, where, here)
+                outs = self.step(eqn, args, around, here)
             env.update(zip(eqn.outvars, outs, strict=True))
         return [read(v) for v in jaxpr.outvars]
 
@@ -68,7 +85,8 @@ class _Recorder:
         name, params = eqn.primitive.name, eqn.params
         if _jaxpr.is_call(eqn):
             (body,) = _jaxpr.bodies(eqn)
-            label = (params["name"],) if "name" in params else ()
+            named = "name" in params and not _jaxpr.is_from_jax(body)
+            label = self._label(where, params["name"]) if named else ()
             return self.run(body, ins, (*where, *label), site)
         if name == "cond":
             k = int(ins[0].value)
@@ -81,6 +99,12 @@ class _Recorder:
             return shown_while(self, eqn, ins, where, site)
         return None
 
+    def _label(self, where, name):
+        """A jitted function by its name, from its second call there with a number."""
+        self._called[*where, name] += 1
+        count = self._called[*where, name]
+        return (name if count == 1 else f"{name} #{count}",)
+
     def step(self, eqn, ins, where, site):
         """Run one equation whole, and keep the way back through it."""
         rule = _jaxpr.as_rule(eqn)
@@ -90,11 +114,12 @@ class _Recorder:
         outs = None
         if live and eqn.primitive.name not in _FLAT:
             try:
-                outs, step.pull = _with_pullback(eqn, values, live)
+                run = self._run_equation
+                outs, step.pull = with_pullback(eqn, values, live, run)
             except Exception as error:  # whatever JAX or the rule's fwd raises
                 step.note = first_line(error)
         if outs is None:
-            outs = _interpret.run_equation(eqn, values)
+            outs = self._run_equation(eqn, values)
         if rule:
             step.name = rule.name
         step.outs = tuple(Value(o, bool(live) and is_floating(o)) for o in outs)
@@ -114,13 +139,27 @@ class _Recorder:
                 continue
             finally:
                 step.pull = None  # and the residuals with it
+            step.bars = tuple(found)
             # The last first, as JAX adds them up: rounding is then the same.
             for value, bar in reversed(list(zip(step.ins, found, strict=True))):
                 if value.active:
                     _add(value, bar)
 
 
-def _with_pullback(eqn, values, live):
+def plain(eqn, values):
+    """The outputs of an equation, a user's rules in it replaced by their primals."""
+    inside = any(holds(body, is_users_rule) for body in _jaxpr.bodies(eqn))
+    if not inside and not is_users_rule(eqn):
+        return _interpret.run_equation(eqn, values)
+    return _jaxpr.evaluate(_jaxpr.without_rules(_interpret.alone(eqn)), values)
+
+
+def with_pullback(
+    eqn: Any,
+    values: Sequence[Any],
+    live: Sequence[int],
+    run: Callable[[Any, list[Any]], list[Any]] = _interpret.run_equation,
+) -> tuple[list[Any], Callable[[Sequence[Any]], list[Any]]]:
     """The outputs, and a function from their cotangents to those of every input."""
     floating: list[int] = []
 
@@ -128,7 +167,7 @@ def _with_pullback(eqn, values, live):
         ins = list(values)
         for k, x in zip(live, chosen, strict=True):
             ins[k] = x
-        outs = _interpret.run_equation(eqn, ins)
+        outs = run(eqn, ins)
         floating[:] = [k for k, o in enumerate(outs) if is_floating(o)]
         return [outs[k] for k in floating], outs
 
@@ -155,7 +194,7 @@ def _wires_in(step: Step, bars: Sequence[Any]) -> tuple[tuple[str, Any], ...]:
         ins = list(values)
         for k, x in zip(live, chosen, strict=True):
             ins[k] = x
-        return _with_pullback(step.eqn, ins, live)[1](bars)
+        return with_pullback(step.eqn, ins, live)[1](bars)
 
     args = ([values[k] for k in live], list(bars))
     jaxpr = jax.make_jaxpr(lambda *a: [b for b in both(*a) if b is not None])(*args)

@@ -79,7 +79,7 @@ def record(
     """
     kwargs = checked("record", f, kwargs)
     program = trace(f, args, kwargs)
-    bars = _output_cotangents(program, cotangent)
+    bars = output_cotangents("record", program, cotangent)
     inputs, outputs, steps = sweep(program.jaxpr, program.inputs, bars)
     found = iter([v.cotangent for v in inputs])
     gradient = jax.tree.map(
@@ -143,14 +143,14 @@ def tap(f: Callable[..., Any]) -> Callable[..., Any]:
     return tapped
 
 
-def _output_cotangents(program: Program, cotangent: Any) -> list[Any]:
+def output_cotangents(function: str, program: Program, cotangent: Any) -> list[Any]:
     """One for every traced output, None where there is none."""
     avals = program.jaxpr.out_avals
     if cotangent is None:
         if len(avals) != 1 or avals[0].shape or avals[0].dtype.kind in "cb":
             got = f"None, for an output of {len(avals)} arrays: " if avals else "None: "
             got += ", ".join(map(describe, avals)) or "no array"
-            raise argument_error("record", "cotangent", "a tree like the output", got)
+            raise argument_error(function, "cotangent", "a tree like the output", got)
         return [jnp.ones((), avals[0].dtype)]
     tree = jax.tree.structure(program.merge([0] * len(avals)))
     places = program.merge(list(range(len(avals))))
@@ -158,7 +158,7 @@ def _output_cotangents(program: Program, cotangent: Any) -> list[Any]:
         given = tree.flatten_up_to(cotangent)
     except (ValueError, TypeError) as error:
         raise argument_error(
-            "record", "cotangent", "a tree like the output", error
+            function, "cotangent", "a tree like the output", error
         ) from None
     bars: list[Any] = [None] * len(avals)
     for k, bar in zip(jax.tree.leaves(places), given, strict=True):
@@ -166,7 +166,7 @@ def _output_cotangents(program: Program, cotangent: Any) -> list[Any]:
             continue
         if jnp.shape(bar) != avals[k].shape:
             raise argument_error(
-                "record",
+                function,
                 "cotangent",
                 f"like the output, {describe(avals[k])}",
                 describe(bar),

@@ -36,7 +36,7 @@ def _run(*command, cwd=ROOT, code=0):
 
 
 def test_there_are_examples_and_tables_to_check():
-    assert len(EXAMPLES) == 3
+    assert len(EXAMPLES) == 4
     assert len(MODEL) == 1
     assert len(COMMANDS) == 2
     assert len(TABLES) == 1

@@ -93,7 +93,7 @@ class Comparison:
             "against": self.against,
             "note": self.note,
             "findings": [plain(finding) for finding in self.findings],
-            "coverage": [_jsonable(asdict(branch)) for branch in self.coverage],
+            "coverage": [jsonable(asdict(branch)) for branch in self.coverage],
         }
 
     def __str__(self) -> str:
@@ -155,7 +155,7 @@ def plain(finding: Finding) -> dict[str, Any]:
     """JSON-ready, without the arguments."""
     values = asdict(replace(finding, point=None))
     del values["point"]
-    return _jsonable(values)
+    return jsonable(values)
 
 
 def _elsewhere(finding, where, point):
@@ -180,13 +180,13 @@ def _number(value: Any, digits: int = 10) -> str:
     return "–" if value is None else f"{value:.{digits}g}"
 
 
-def _jsonable(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _jsonable(v) for k, v in value.items()}
+        return {k: jsonable(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_jsonable(v) for v in value]
+        return [jsonable(v) for v in value]
     if isinstance(value, (complex, np.complexfloating)):
-        return {"re": _jsonable(value.real), "im": _jsonable(value.imag)}
+        return {"re": jsonable(value.real), "im": jsonable(value.imag)}
     if isinstance(value, (float, np.floating)):
         return float(value) if math.isfinite(value) else str(float(value))
     return value

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxbp import _interpret, _jaxpr
 from jaxbp._jaxpr import Rule
-from jaxbp._steps import Step, holds, is_floating, wire_name
+from jaxbp._steps import Step, holds, is_floating, is_users_rule, wire_name
 from jaxbp._sweep import sweep
 from jaxbp.instrument._findings import LinkFinding, short
 from jaxbp.instrument._probes import probes
@@ -143,7 +143,7 @@ def _calls(jaxpr, inputs, bars, outer, where) -> Iterator[tuple[Step, str, str]]
         values = [v.value for v in step.ins]
         body, taken = _jaxpr.primal(step.eqn, values)
         opened[id(step.eqn)] = opened.get(id(step.eqn), 0) + 1
-        if opened[id(step.eqn)] <= _OPENED and holds(body, _users_rule):
+        if opened[id(step.eqn)] <= _OPENED and holds(body, is_users_rule):
             arriving = [v.cotangent for v in step.outs]
             yield from _calls(body, taken, arriving, rule, step.where)
 
@@ -153,9 +153,4 @@ def _without_rule(eqn) -> bool:
 
 
 def _hides_rules(eqn) -> bool:
-    return any(holds(body, _users_rule) for body in _jaxpr.bodies(eqn))
-
-
-def _users_rule(eqn) -> bool:
-    rule = _jaxpr.as_rule(eqn)
-    return rule is not None and not rule.from_jax
+    return any(holds(body, is_users_rule) for body in _jaxpr.bodies(eqn))

@@ -1,0 +1,6 @@
+"""The graph with a value and a gradient on every wire, and what is read off it."""
+
+from jaxbp.drawing._graph import Graph
+from jaxbp.drawing._make import graph
+
+__all__ = ["Graph", "graph"]
