@@ -113,6 +113,8 @@ def main(arguments: Sequence[str]) -> int:
         return 127
     finally:
         signalled(children, signal.SIGKILL)
+        for child in children:
+            child.wait()
     for output in outputs:
         output.join(GRACE)
     if number is None:

@@ -33,16 +33,14 @@ def processes(count, *arguments):
     return [*started, sys.executable, str(CHILD), *map(str, arguments)]
 
 
-def started(*command, **options):
-    done = subprocess.run(
-        command,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        **options,
-    )
-    return done.returncode, done.stdout, done.stderr
+def started(*command):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment(), **pipes) as process:
+        try:
+            out, said = process.communicate(timeout=LIMIT)
+        finally:
+            process.terminate()  # the cluster takes its processes along
+    return process.returncode, out, said
 
 
 def together(folder, what, *rest):
@@ -120,6 +118,16 @@ def test_a_key_pressed_at_one_ends_both_at_the_same_step(tmp_path):
     assert first["because"] == "interrupted after 45 steps"  # with the next chunk
 
 
+def test_a_wrong_rule_is_found_by_both_and_its_step_saved_once(tmp_path):
+    together(tmp_path, "judged")
+    first, second = results(tmp_path)
+    assert first == second
+    because = first["because"]
+    assert because.startswith("gradients differ at step 0: of params["), because
+    saved = np.load(because.split("numpy.load('")[1].split("')")[0])
+    assert saved["batch[0]"].shape == (20, 784)  # the rows of both
+
+
 def test_what_differs_between_processes_is_refused_in_both(tmp_path):
     together(tmp_path, "refused")
     first, second = (
@@ -189,9 +197,13 @@ def test_lines_have_the_number_of_their_process():
 
 def test_when_one_fails_the_others_are_ended():
     began = time.monotonic()
-    code, _, said = shell(3, "[ $JAXBP_PROCESS = 1 ] && exit 7; sleep 300 & wait")
+    one = "echo $$; sleep 1; [ $JAXBP_PROCESS = 1 ] && exit 7; sleep 300 & wait"
+    code, out, said = shell(3, one)
     assert time.monotonic() - began < 60
     assert code == 7
+    for line in out.splitlines():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(line.split()[1]), 0)
     assert said == "cluster: process 1 ended with code 7: the others were ended too\n"
 
 
@@ -206,7 +218,7 @@ def test_a_key_pressed_reaches_all():
             cluster.send_signal(signal.SIGINT)
             said = cluster.communicate(timeout=LIMIT)[0]
         finally:
-            cluster.kill()
+            cluster.terminate()
     assert cluster.returncode == 0
     assert sorted(said.splitlines()) == ["[0] stopped", "[1] stopped"]
 
