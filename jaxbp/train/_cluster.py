@@ -10,7 +10,9 @@ import jax
 from jaxbp._arguments import whole
 from jaxbp._errors import argument_error, first_line
 
-_HEARTBEAT = 10  # seconds, after which a process that is silent counts as lost
+# Seconds after which a silent process counts as lost. One that died is noticed at once,
+# by its connections; one on a busy machine may be late.
+_HEARTBEAT = 30
 
 
 def join_cluster(

@@ -208,7 +208,7 @@ def test_when_one_fails_the_others_are_ended():
 
 
 def test_a_key_pressed_reaches_all():
-    wait = "trap 'echo stopped; exit 0' INT; echo ready; sleep 300 & wait"
+    wait = "trap 'echo stopped; exit 0' INT; echo ready; while :; do sleep 0.1; done"
     pipe = {"stdout": subprocess.PIPE, "text": True, "env": environment()}
     with subprocess.Popen([*CLUSTER, "2", "sh", "-c", wait], **pipe) as cluster:
         try:
