@@ -185,19 +185,29 @@ def with_pullback(
     return outs, pull
 
 
-def _wires_in(step: Step, bars: Sequence[Any]) -> tuple[tuple[str, Any], ...]:
-    """The names that a rule's own fwd and bwd give, with their values, in order."""
+def forward_pass(step: Step) -> tuple[list[Any], Callable[..., Any]]:
+    """The inputs of a step that are active, and its forward pass as their function.
+
+    Which gives the backward pass: from the outputs' cotangents to those there are.
+    """
     values = [v.value for v in step.ins]
     live = [k for k, v in enumerate(step.ins) if v.active]
 
-    def both(chosen, bars):
+    def forward(chosen):
         ins = list(values)
         for k, x in zip(live, chosen, strict=True):
             ins[k] = x
-        return with_pullback(step.eqn, ins, live)[1](bars)
+        _, pull = with_pullback(step.eqn, ins, live)
+        return lambda bars: [bar for bar in pull(bars) if bar is not None]
 
-    args = ([values[k] for k in live], list(bars))
-    jaxpr = jax.make_jaxpr(lambda *a: [b for b in both(*a) if b is not None])(*args)
+    return [values[k] for k in live], forward
+
+
+def _wires_in(step: Step, bars: Sequence[Any]) -> tuple[tuple[str, Any], ...]:
+    """The names that a rule's own fwd and bwd give, with their values, in order."""
+    chosen, forward = forward_pass(step)
+    args = chosen, list(bars)
+    jaxpr = jax.make_jaxpr(lambda chosen, bars: forward(chosen)(bars))(*args)
     if not holds(jaxpr, wire_name):
         return ()
     found: list[tuple[str, Any]] = []

@@ -117,7 +117,6 @@ class Graph(Section):
     check: Check
     wrong: Wrong | None = None
     notes: tuple[str, ...] = ()
-    seeds: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:

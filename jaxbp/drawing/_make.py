@@ -15,7 +15,7 @@ from jaxbp._arguments import (
     traceable,
 )
 from jaxbp._errors import argument_error, describe, function_name
-from jaxbp._steps import Step, holds, is_users_rule
+from jaxbp._steps import Step, Value, holds, is_users_rule
 from jaxbp._sweep import sweep
 from jaxbp._tape import output_cotangents
 from jaxbp.drawing._build import Builder
@@ -95,7 +95,7 @@ def graph(
         auto = twin and twin[0][k].cotangent
         builder.wire(name, "argument", value.value, value.cotangent, auto)
     nodes = builder.nodes(section, twin=twin)
-    outputs = tuple(builder.operand(section, v) for v in run[1])
+    outputs = tuple(_output(builder, section, v) for v in run[1])
     read = {edge.wire for node in every_node(nodes) for edge in node.edges}
     for name, leaf in leaves:
         if name not in builder.wires and name in read:
@@ -116,6 +116,14 @@ def check_iteration(iteration: object) -> None:
     if isinstance(iteration, bool) or not isinstance(iteration, (int, np.integer)):
         got = describe(iteration)
         raise argument_error("graph", "iteration", "an integer", got, kind=TypeError)
+
+
+def _output(builder: Builder, section: Section, value: Value) -> str:
+    """The wire of an output; one that no argument has a part in is a constant."""
+    if (name := section.name(value)) is not None:
+        return name
+    name = builder.names.named(section.fallback[id(section.root(value))])
+    return builder.wire(name, "constant", value.value)
 
 
 def _call_outputs(program: _jaxpr.Program, section: Section) -> None:

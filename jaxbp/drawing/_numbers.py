@@ -23,38 +23,29 @@ def number(value: Any, digits: int = 7) -> str:
     return f"{float(value) + 0.0:.{digits}g}".replace("-", "−")
 
 
-def operand(value: Any, digits: int = 7) -> str:
+def operand(value: Any) -> str:
     """A number in a product: a negative one in brackets."""
-    text = number(value, digits)
+    text = number(value)
     return f"({text})" if text.startswith("−") else text
-
-
-def is_number(value: Any) -> bool:
-    """An array of one element, shown as the number that it is."""
-    return value is not None and np.size(value) == 1
-
-
-def item(value: Any) -> Any:
-    """The element of an array of one."""
-    return np.asarray(value).item()
 
 
 def summary(value: Any, digits: int = 4) -> str:
     """A scalar as its number, an array by root mean square and range."""
     if value is None:
         return MISSING
-    if np.ndim(value) == 0:
-        return number(item(value), digits + 3)
-    array = np.asarray(value)
-    shape = "×".join(map(str, array.shape)) or "1"
-    if not array.size:
+    if not isinstance(value, np.ndarray):  # a key
+        return str(value.dtype)
+    if value.ndim == 0:
+        return number(value.item(), digits + 3)
+    shape = "×".join(map(str, value.shape))
+    if not value.size:
         return f"{shape}, empty"
-    if not is_numeric(array):
-        return f"{array.dtype} {shape}"
-    if array.ndim == 1 and array.size <= _LISTED:
-        return f"[{', '.join(number(x, digits) for x in array.tolist())}]"
-    low, high = (number(x, digits) for x in spread(array))
-    return f"{shape}, rms {number(rms(array), digits)}, {low} … {high}"
+    if not is_numeric(value):
+        return f"{value.dtype} {shape}"
+    if value.ndim == 1 and value.size <= _LISTED:
+        return f"[{', '.join(number(x, digits) for x in value.tolist())}]"
+    low, high = (number(x, digits) for x in spread(value))
+    return f"{shape}, rms {number(rms(value), digits)}, {low} … {high}"
 
 
 def is_numeric(array: np.ndarray) -> bool:

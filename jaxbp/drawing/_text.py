@@ -4,7 +4,7 @@ import io
 from collections.abc import Iterable, Iterator
 
 from jaxbp.drawing._formulas import bar
-from jaxbp.drawing._graph import Graph, Node, Wire
+from jaxbp.drawing._graph import Graph, Node
 from jaxbp.drawing._numbers import MISSING, number, summary
 
 
@@ -76,14 +76,10 @@ def _added(node: Node, edge) -> str:
     local = ""
     if edge.local is not None:
         of = f"∂{node.outputs[0]}/∂{edge.wire}"
-        named = f" = {edge.formula}" if edge.formula not in ("", "1", "−1", "0") else ""
-        local = f"{of}{named} = {number(edge.local)}; "
+        value = number(edge.local)
+        named = f" = {edge.formula}" if edge.formula not in ("", value) else ""
+        local = f"{of}{named} = {value}; "
     return f"{local}{bar(edge.wire)} += {edge.vjp} = {summary(added)}"
-
-
-def has_gradient(wire: Wire) -> bool:
-    """Whether a gradient, by hand or by autodiff, is known on a wire."""
-    return wire.gradient is not None or wire.autodiff is not None
 
 
 def is_wrong(graph: Graph, node: Node) -> bool:

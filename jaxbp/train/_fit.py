@@ -1,22 +1,22 @@
 """fit: any loss, a compiled run, and the reason why it stopped."""
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from jaxbp._arguments import check_function, whole
 from jaxbp._errors import argument_error, describe
-from jaxbp.train import _checkpoint, _gradient, _verdict
+from jaxbp.train import _checkpoint
 from jaxbp.train._about import about as about_run
 from jaxbp.train._data import batches
-from jaxbp.train._loop import Carry, chunk, start
 from jaxbp.train._mesh import layout_over
 from jaxbp.train._processes import agreed, check_equal, watching
 from jaxbp.train._stops import ends_of, reason, total_of
+from jaxbp.train._trainer import Trainer, figures
 from jaxbp.train._watch import Clock, interruptible, shown
 
 
@@ -127,12 +127,12 @@ def fit(
         jax.random.key(whole("fit", "seed", seed, 0))
     )
     layout = layout_over(mesh, params, state)
+    held = {"gradient": gradient, "loss_below": loss_below}
     check_equal(
         *(params, state, data),
+        **held,
         steps=steps,
         epochs=epochs,
-        loss_below=loss_below,
-        gradient=gradient,
         batch_size=batch_size,
         seed=seed,
         mesh=mesh,
@@ -144,83 +144,50 @@ def fit(
     asked = _checkpoint.asked_for(checkpoint, resume)
     drawn = batches(data, batch_size, order_key, layout)
     total = total_of(steps, epochs, loss_below, drawn.per_epoch)
-    leaves = _gradient.split(params, layout)
-    state = layout.placed(state)
-    of = _gradient.called(loss, leaves.merge, has_state)
-    order = layout.placed(drawn.first())
-    batch, _ = jax.jit(drawn.draw)(drawn.arrays, order, jnp.int32(0))
-    route = _gradient.route_of(
-        gradient, loss, of, leaves.masters, batch, state, noise_key
-    )
-    watched = len(leaves.masters) if route == "both" else 0
-    slope = _gradient.slope(of, route)
-    carry = start(
-        of, leaves.masters, optimizer, drawn, state, noise_key, watched, layout
-    )
-    judge = _verdict.Judge(
-        of, slope, drawn, noise_key, leaves.paths, route == "both", layout
-    )
-    carry = judge.allowing(carry)
-    lying = layout.shardings(carry)
-    run = chunk(slope, optimizer, drawn, loss_below, noise_key, lying)
+    given = loss, params, state, optimizer, drawn, layout, noise_key
+    trainer = Trainer(*given, has_state=has_state, **held)
     ends = ends_of(total, log_every, evaluate, asked and asked.every)
+    first = trainer.first
     about = asked and about_run(
-        *(params, carry.opt_state, carry.state, data),
+        *(params, first.opt_state, first.state, data),
         batch_size=batch_size,
         seed=seed,
-        gradient=route,
+        gradient=trainer.route,
     )
-    history: list[dict[str, Any]] = []
+    over = functools.partial(
+        reason, total=total, steps=steps, loss_below=loss_below, judge=trainer.judge
+    )
     with (
         _checkpoint.opened(asked, resume, about, layout) as saved,
         shown(total, on_log) as show,
         interruptible() as interrupted,
         watching(),
     ):
-        if saved:
-            carry, history = saved.newest(carry)
-        begun = history[-1]["seconds"] if history else 0.0
-        clock, because = Clock(int(carry.step), begun), ""
-        while not because:
-            before = int(carry.step)
-            until = ends.after(before)
-            carry = run(carry, drawn.arrays, until)
-            done = int(carry.step)
-            carry, because = reason(carry, total, steps, loss_below, judge)
-            pressed, times = agreed(interrupted(), clock(done))
-            if pressed and not because:
-                because = f"interrupted after {done:,} steps"
-            tried = done > before or carry.met or carry.failed
-            if tried and (because or done == until):
-                entry = _entry(carry, done, leaves, watched) | times
-                if evaluate and (because or done % evaluate[0] == 0):
-                    entry |= _figures(evaluate[1](leaves.merge(carry.masters)))
-                history.append(entry)
-                show(entry)
-                if saved is not None and (because or ends.saves(done)):
-                    saved.save(carry, history)
-    merged = leaves.merge(carry.masters)
-    return Result(merged, carry.opt_state, carry.state, history, because)
+        return _trained(trainer, ends, over, saved, show, interrupted, evaluate)
 
 
-def _entry(carry: Carry, done: int, leaves, watched: int) -> dict[str, Any]:
-    entry: dict[str, Any] = {"step": done, "loss": float(carry.loss)}
-    entry |= _figures(carry.metrics)
-    if watched:
-        pairs = zip(leaves.paths, carry.apart.tolist(), strict=True)
-        entry["apart"] = dict(pairs)
-    return entry
-
-
-def _figures(found: Any) -> dict[str, Any]:
-    """Figures by name: of a dict its own, of anything else its key paths."""
-    if not isinstance(found, Mapping):
-        pairs = jax.tree_util.tree_leaves_with_path(found)
-        found = {f"evaluate{jax.tree_util.keystr(p)}": x for p, x in pairs}
-    return {str(k): _plain(v) for k, v in found.items()}
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "ndim") and value.ndim == 0:
-        return value.item()
-    return value
+def _trained(trainer, ends, over, saved, show, interrupted, evaluate) -> Result:
+    """Chunk after chunk, until there is a reason to stop: the host's part of it."""
+    carry, history = saved.newest(trainer.first) if saved else (trainer.first, [])
+    begun = history[-1]["seconds"] if history else 0.0
+    clock, because = Clock(int(carry.step), begun), ""
+    while not because:
+        before = int(carry.step)
+        until = ends.after(before)
+        carry = trainer.advance(carry, until)
+        done = int(carry.step)
+        carry, because = over(carry)
+        pressed, times = agreed(interrupted(), clock(done))
+        if pressed and not because:
+            because = f"interrupted after {done:,} steps"
+        tried = done > before or carry.met or carry.failed
+        if tried and (because or done == until):
+            entry = trainer.entry(carry) | times
+            if evaluate and (because or done % evaluate[0] == 0):
+                entry |= figures("evaluate", evaluate[1](trainer.params(carry)))
+            history.append(entry)
+            show(entry)
+            if saved is not None and (because or ends.saves(done)):
+                saved.save(carry, history)
+    params = trainer.params(carry)
+    return Result(params, carry.opt_state, carry.state, history, because)

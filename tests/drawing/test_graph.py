@@ -105,6 +105,26 @@ def test_data_is_named_too_and_has_no_gradient():
     assert re.search(r"^rows +\[0, 2, 2\] +–$", str(g), re.MULTILINE)
 
 
+def test_keys_are_data_too():
+    key = jax.random.key(3)
+    g = graph(lambda x, key: (x * jax.random.normal(key, x.shape)).sum(), X, key)
+    assert re.search(r"^key +key<fry> +–$", str(g), re.MULTILINE)
+    assert json.dumps(g.to_dict())
+
+
+def test_an_output_that_no_argument_has_a_part_in_is_a_constant():
+    g = graph(lambda x: (x, jnp.float32(3)), 1.0, cotangent=(1.0, None))
+    assert g.outputs == ("x", "y[1]")
+    assert (g.wires["y[1]"].kind, float(g.wires["y[1]"].value)) == ("constant", 3)
+    assert re.search(r"^y\[1\] +3 +–$", str(g), re.MULTILINE)
+
+
+def test_a_derivative_that_is_a_number_stands_there_once():
+    text = str(graph(lambda x: x * 3, 2.0))
+    assert "∂y/∂x = 3; x_bar += y_bar · 3 = 3" in text
+    assert "∂y/∂x = 2x = 4; " in str(graph(jax.lax.square, 2.0))
+
+
 def test_a_gradient_that_is_not_computed_is_missing_and_never_0():
     def f(x, y):
         return (x * lax.stop_gradient(jnp.exp(y))).sum() + 0 * x.sum()

@@ -21,6 +21,7 @@ from jax.sharding import PartitionSpec as P
 from jaxbp import nets, train
 from jaxbp.train import _mesh
 from tests import unoptimised
+from tests.train.bent import bent
 from tests.train.rounding import difference, spread
 
 jax.config.update("jax_enable_x64", True)
@@ -145,17 +146,6 @@ def resumed(mesh, then):
         chex.assert_trees_all_equal(found.params, run(mesh, **options).params)
         chex.assert_trees_all_equal_shapes_and_dtypes(found.params, params_on(None))
     return difference(found.params, *on_one_device("minibatches"))
-
-
-@jax.custom_vjp
-def bent(x):
-    return jnp.sin(x)
-
-
-bent.defvjp(
-    lambda x: (jnp.sin(x), x),
-    lambda x, g: (g * jnp.cos(x) * jnp.where(x > 1.02, 1.001, 1),),
-)
 
 
 def judged():

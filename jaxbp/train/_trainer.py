@@ -1,0 +1,78 @@
+"""A loss and an optimiser as one compiled program, with who judges it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxbp.train import _gradient, _verdict
+from jaxbp.train._data import Batches
+from jaxbp.train._loop import Carry, chunk, start
+from jaxbp.train._mesh import Layout
+
+
+class Trainer:
+    """`first` is the carry before the first step, `route` whose gradient trains."""
+
+    def __init__(
+        self,
+        loss: Callable[..., Any],
+        params: Any,
+        state: Any,
+        optimizer: optax.GradientTransformation,
+        drawn: Batches,
+        layout: Layout,
+        key: jax.Array,
+        *,
+        gradient: str | None,
+        has_state: bool,
+        loss_below: float | None,
+    ):
+        self._drawn, self._leaves = drawn, _gradient.split(params, layout)
+        masters, state = self._leaves.masters, layout.placed(state)
+        of = _gradient.called(loss, self._leaves.merge, has_state)
+        order = layout.placed(drawn.first())
+        batch, _ = jax.jit(drawn.draw)(drawn.arrays, order, jnp.int32(0))
+        self.route = _gradient.route_of(gradient, loss, of, masters, batch, state, key)
+        both = self.route == "both"
+        self._watched = len(masters) if both else 0
+        slope = _gradient.slope(of, self.route)
+        carry = start(of, masters, optimizer, drawn, state, key, self._watched, layout)
+        paths = self._leaves.paths
+        self.judge = _verdict.Judge(of, slope, drawn, key, paths, both, layout)
+        self.first = self.judge.allowing(carry)
+        lying = layout.shardings(self.first)
+        self._run = chunk(slope, optimizer, drawn, loss_below, key, lying)
+
+    def advance(self, carry: Carry, until: int) -> Carry:
+        """Steps up to that one, or one that stops the run; `carry` is given up."""
+        return self._run(carry, self._drawn.arrays, until)
+
+    def params(self, carry: Carry) -> Any:
+        """The parameters, in a tree like the one given."""
+        return self._leaves.merge(carry.masters)
+
+    def entry(self, carry: Carry) -> dict[str, Any]:
+        """Of the history: step, loss and metrics, and how far gradients were apart."""
+        entry: dict[str, Any] = {"step": int(carry.step), "loss": float(carry.loss)}
+        entry |= figures("metrics", carry.metrics)
+        if self._watched:
+            pairs = zip(self._leaves.paths, carry.apart.tolist(), strict=True)
+            entry["apart"] = dict(pairs)
+        return entry
+
+
+def figures(what: str, found: Any) -> dict[str, Any]:
+    """Figures by name: of a dict its own, of anything else `what` and key paths."""
+    if not isinstance(found, Mapping):
+        pairs = jax.tree_util.tree_leaves_with_path(found)
+        found = {f"{what}{jax.tree_util.keystr(p)}": x for p, x in pairs}
+    return {str(k): _plain(v) for k, v in found.items()}
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "ndim") and value.ndim == 0:
+        return value.item()
+    return value
