@@ -141,4 +141,5 @@ def _join(pieces, spans):
     ordered = sorted(zip(spans, pieces, strict=True), key=lambda pair: pair[0])
     if len(spans) == ordered[-1][0][1]:
         return jnp.stack([piece for _, piece in ordered])
-    return jnp.concatenate([p[None] if b - a == 1 else p for (a, b), p in ordered])
+    rows = [jnp.asarray(p)[None] if b - a == 1 else p for (a, b), p in ordered]
+    return jnp.concatenate(rows)
