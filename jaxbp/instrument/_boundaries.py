@@ -1,7 +1,7 @@
-"""The constants at which a program changes its mind."""
+"""The constants at which a program changes its mind, and the lengths it goes to."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.extend.core import Literal
@@ -12,6 +12,9 @@ from jaxbp._steps import holds
 
 _CHOOSES = frozenset(("lt", "le", "gt", "ge", "eq", "ne", "max", "min", "clamp"))
 _MARKS = frozenset(("eq", "ne"))
+_ORDERS = frozenset(("lt", "le", "gt", "ge"))
+_SAME = frozenset(("broadcast_in_dim", "convert_element_type", "reshape", "squeeze"))
+_SHIFTS = frozenset(("add", "sub"))
 _STEPS = (0.0, 1e-3, -1e-3)
 _BEYOND = 2**30  # an index beyond every array
 
@@ -21,7 +24,7 @@ def boundaries(*jaxprs: Any) -> list[float]:
 
     Either sign of each: it is a magnitude that is often compared.
     """
-    found = set().union(*(_constants(jaxpr, {}, _CHOOSES) for jaxpr in jaxprs))
+    found = set().union(*(_constants(jaxpr, _CHOOSES) for jaxpr in jaxprs))
     signed = {sign * c for c in found for sign in (1, -1)}
     return sorted({c + step * max(1.0, abs(c)) for c in signed for step in _STEPS})
 
@@ -32,7 +35,7 @@ def sentinels(*jaxprs: Any) -> list[int]:
     Where one tells negative ones apart, -1; where one says what an index out of range
     means, an index that is.
     """
-    found = set().union(*(_constants(jaxpr, {}, _MARKS) for jaxpr in jaxprs))
+    found = set().union(*(_constants(jaxpr, _MARKS) for jaxpr in jaxprs))
     marks = {int(c) for c in found if c == int(c)}
     for mark, test in ((-1, _is_not_negative), (_BEYOND, _goes_beyond)):
         if any(holds(jaxpr, test) for jaxpr in jaxprs):
@@ -55,28 +58,57 @@ def _goes_beyond(eqn: Any) -> bool:
     return fills_in or mode == GatherScatterMode.CLIP
 
 
-def _constants(jaxpr, known, names) -> set[float]:
-    known, found = dict(known), set()
+def lengths(jaxpr: Any) -> set[int]:
+    """The inputs that are held against a position: how far to go, not which to take.
+
+    Whole numbers, or those less a constant, that are compared with what is no constant.
+    """
+    found: set[int] = set()
+    inputs = getattr(jaxpr, "jaxpr", jaxpr).invars
+    known = {v: _Input(k) for k, v in enumerate(inputs) if v.aval.dtype.kind in "iu"}
+    for eqn, values in _met(jaxpr, known):
+        if eqn.primitive.name in _ORDERS and None in values:
+            found |= {v.place for v in values if isinstance(v, _Input)}
+    return found
+
+
+class _Input(NamedTuple):
+    place: int
+
+
+def _constants(jaxpr, names) -> set[float]:
+    chosen = (v for eqn, v in _met(jaxpr, {}) if eqn.primitive.name in names)
+    return set().union(*map(_finite, chosen))
+
+
+def _met(jaxpr, known) -> Iterator[tuple[Any, list[float | _Input | None]]]:
+    """Every equation, with the constants and inputs among what it is given.
+
+    Also such as were broadcast or cast; of an input, a constant more or less too.
+    """
+    known = dict(known)
     opened = getattr(jaxpr, "jaxpr", jaxpr)
     for eqn in opened.eqns:
         values = [_scalar(v, known) for v in eqn.invars]
         name = eqn.primitive.name
-        if name in ("broadcast_in_dim", "convert_element_type"):
+        if name in _SAME or (name in _SHIFTS and isinstance(values[0], _Input)):
             known[eqn.outvars[0]] = values[0]
-        if name in names:
-            found |= _finite(values)
+        yield eqn, values
+        if name == "while":  # what it begins with it need not go on with
+            consts = eqn.params["cond_nconsts"] + eqn.params["body_nconsts"]
+            carry = (v if isinstance(v, _Input) else None for v in values[consts:])
+            values = [*values[:consts], *carry]
         for body in bodies(eqn):
             inner = getattr(body, "jaxpr", body).invars
             pairs = zip(reversed(inner), reversed(values), strict=False)
-            found |= _constants(body, dict(pairs), names)
-    return found
+            yield from _met(body, dict(pairs))
 
 
-def _finite(values: Iterable[float | None]) -> set[float]:
-    return {v for v in values if v is not None and abs(v) < 1e30}
+def _finite(values: Iterable[float | _Input | None]) -> set[float]:
+    return {v for v in values if isinstance(v, float) and abs(v) < 1e30}
 
 
-def _scalar(atom, known) -> float | None:
+def _scalar(atom, known) -> float | _Input | None:
     """The value of a constant, also of one that was broadcast or cast."""
     if not isinstance(atom, Literal):
         return known.get(atom)

@@ -1,7 +1,7 @@
 """Other data than the caller's: integers, flags and labels, no gradient but values."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,8 +19,12 @@ def other_data(
     sentinels: Sequence[int],
     outputs: Sequence[tuple[int, ...]],
     rng: np.random.Generator,
+    counts: Collection[int] = (),
 ) -> Iterator[Changed]:
-    """Other integers, and masks of every kind, floating ones too."""
+    """Other integers, and masks of every kind, floating ones too.
+
+    The inputs among `counts` are lengths: none of 0 where there was none.
+    """
     shapes = [*(np.shape(x) for x in inputs if is_differentiable(x)), *outputs]
     lengths = {n for shape in shapes for n in shape}
 
@@ -35,7 +39,7 @@ def other_data(
 
     def between(x):
         high = x.max(initial=0)
-        low = min(high, x.min(initial=1))  # no length of 0 where there was none
+        low = min(high, x.min(initial=1))
         return np.where(x < 0, x, rng.integers(low, high, x.shape, endpoint=True))
 
     changes: dict[str, New] = {
@@ -65,7 +69,10 @@ def other_data(
         for x in arrays
     ]
     labels = [is_mask(x) and is_differentiable(x) and is_one_hot(x) for x in arrays]
-    yield from _changed(inputs, arrays, whole, changes, keeping_data)
+    some = [k in counts and (x > 0).all() for k, x in enumerate(arrays)]
+    for name, values in _changed(inputs, arrays, whole, changes, keeping_data):
+        pairs = zip(values, some, strict=True)
+        yield name, [jnp.maximum(x, 1) if yes else x for x, yes in pairs]
     yield from _changed(inputs, arrays, whole, marks, keeping_order)
     yield from _changed(inputs, arrays, flags, of_masks, lambda old, new: new)
     others: dict[str, New] = {"other labels": lambda x: np.roll(x, 1, axis=-1)}

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp._steps import holds
+from jaxbp.instrument._boundaries import lengths
 from jaxbp.instrument._comparison import Finding, elsewhere
 from jaxbp.instrument._contract import sparsely, transformations
 from jaxbp.instrument._data import repeated
@@ -51,12 +52,18 @@ def look_further(
     yield transformations(working if working and of_one else answers)
     yield sparsely(answers, asked.surrogates, everywhere=True)
     answers.let_go()
-    variants = (other_flags, other_lengths)
+    found = lengths(answers.program.auto.jaxpr)
+    places = asked.places(len(answers.inputs))
+    counts = [place for k, place in enumerate(places) if k in found]
+    variants = itertools.chain(
+        other_flags(asked.args, asked.kwargs),
+        other_lengths(asked.args, asked.kwargs, counts),
+    )
     repeats = not holds(answers.program.auto.jaxpr, overwrites)
     at_limit = at_limit_of(answers)
     loops = holds(answers.program.auto.jaxpr, ends_at_a_float) or any(at_limit)
     caller = jax.tree.leaves((asked.args, asked.kwargs))
-    for variant in itertools.chain(*(v(asked.args, asked.kwargs) for v in variants)):
+    for variant in variants:
         pairs = zip(caller, jax.tree.leaves(variant[1:3]), strict=True)
         if not repeats and any(repeated(*pair) for pair in pairs):
             continue

@@ -4,7 +4,7 @@ Every point has the shapes and dtypes of the caller's arguments and is asked wit
 programs that are compiled already. What an array evidently is it stays.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -53,13 +53,14 @@ def points(
     finite: Callable[[list[Any]], bool] = lambda inputs: True,
     outputs: Sequence[tuple[int, ...]] = (),
     *,
+    counts: Collection[int] = (),
     repeats: bool = True,
 ) -> Iterator[Point]:
     """Neighbours near and far, special values, ties, order, extremes, other data.
 
     `constants` are the program's own boundaries, `sentinels` the whole numbers that it
     looks for, `outputs` the shapes that it gives: an index may be as large as an axis
-    is long. Without `repeats`, integers that are all different stay so. Where the
+    is long. The inputs among `counts` are lengths. Without `repeats`, integers that are all different stay so. Where the
     function's values are not all `finite`, a positive array is asked with its new
     values made positive as well, or any with new values from its own range.
     """
@@ -75,7 +76,7 @@ def points(
             yield point
     yield from _between(inputs, rng)
     yield from _other_phases(inputs, rng)
-    for name, changed in other_data(inputs, sentinels, outputs, rng):
+    for name, changed in other_data(inputs, sentinels, outputs, rng, counts):
         pairs = zip(inputs, changed, strict=True)
         if repeats or not any(repeated(*pair) for pair in pairs):
             yield Point(name, changed)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxbp._errors import first_line
 from jaxbp._jaxpr import is_differentiable
 from jaxbp._steps import holds
-from jaxbp.instrument._boundaries import boundaries, sentinels
+from jaxbp.instrument._boundaries import boundaries, lengths, sentinels
 from jaxbp.instrument._comparison import FAILED, VERDICTS, Finding, elsewhere
 from jaxbp.instrument._coverage import Coverage
 from jaxbp.instrument._data import is_data
@@ -37,10 +37,16 @@ class Question(NamedTuple):
     def with_inputs(self, inputs: Sequence[Any]) -> tuple[Any, Any]:
         """The arguments, the inputs of the traced program in the place of theirs."""
         leaves, tree = jax.tree.flatten((self.args, self.kwargs))
-        data_too = sum(map(varied, leaves)) == len(inputs)
-        is_input, new = varied if data_too else is_differentiable, iter(inputs)
-        leaves = [next(new) if is_input(x) else x for x in leaves]
+        for place, x in zip(self.places(len(inputs)), inputs, strict=True):
+            leaves[place] = x
         return jax.tree.unflatten(tree, leaves)
+
+    def places(self, count: int) -> list[int]:
+        """Among the arguments' leaves, the inputs of a traced program that has so many."""
+        leaves = jax.tree.leaves((self.args, self.kwargs))
+        data_too = sum(map(varied, leaves)) == count
+        is_input = varied if data_too else is_differentiable
+        return [k for k, x in enumerate(leaves) if is_input(x)]
 
 
 def look_around(
@@ -76,9 +82,8 @@ def look_around(
     marks = sentinels(program.auto.jaxpr, written)
     repeats = not holds(program.auto.jaxpr, overwrites)
     shapes = [aval.shape for aval in program.avals]
-    found = points(
-        answers.inputs, constants, marks, asked.seed, finite, shapes, repeats=repeats
-    )
+    ask = (answers.inputs, constants, marks, asked.seed, finite, shapes)
+    found = points(*ask, counts=lengths(program.auto.jaxpr), repeats=repeats)
     floats = filter(is_differentiable, jax.tree.leaves((asked.args, asked.kwargs)))
     largest = min(float(jnp.finfo(jnp.result_type(x)).max) for x in floats)
     if answers.refused:  # every element of every point is differentiated numerically

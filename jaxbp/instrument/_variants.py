@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -35,13 +35,16 @@ class Variant(NamedTuple):
     beside: tuple[tuple[Any, ...], dict[str, Any]] | None = None
 
 
-def other_lengths(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Variant]:
+def other_lengths(
+    args: tuple[Any, ...], kwargs: dict[str, Any], counts: Collection[int] = ()
+) -> Iterator[Variant]:
     """All axes of other odd lengths, of one; then every length as 1 and as one more.
 
     A length changes wherever it occurs, and then in one array alone: queries need not
     be as many as keys, nor a batch be 1. Arrays are extended by repeating them. Whether
     the function accepts the lengths is for the caller to find out. Integers that may
-    count along an axis stay below its length.
+    index an axis stay below its length; the leaves among `counts`, which are lengths,
+    go up to it.
     """
     leaves, tree = jax.tree.flatten((args, kwargs))
     old = [_shape(x) for x in leaves]
@@ -56,18 +59,22 @@ def other_lengths(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Var
         if 1 in set(_all(new)) - set(_all(old)):
             pairs = [zip(*shapes, strict=True) for shapes in zip(new, old, strict=True)]
             two = [tuple(2 if n == 1 != m else n for n, m in pair) for pair in pairs]
-            beside = jax.tree.unflatten(tree, _resized(leaves, old, two))
-        resized = jax.tree.unflatten(tree, _resized(leaves, old, new))
+            beside = jax.tree.unflatten(tree, _resized(leaves, old, two, counts))
+        resized = jax.tree.unflatten(tree, _resized(leaves, old, new, counts))
         yield Variant(name, *resized, beside=beside)
 
 
-def _resized(leaves: list[Any], old: list[Shape], new: list[Shape]) -> list[Any]:
+def _resized(leaves, old, new, counts) -> list[Any]:
     asked = zip(leaves, new, _tables(leaves), strict=True)
     resized = [_with_lengths(x, n, apart if k else keeping_rows) for x, n, k in asked]
     pairs = zip(_all(new), _all(old), strict=True)
     shorter = min((n for n, before in pairs if n < before), default=0)
-    pairs = zip(resized, _tied(leaves), strict=True)
-    return [_below(x, shorter) if shorter and not t else x for x, t in pairs]
+    if not shorter:
+        return resized
+    return [
+        x if tied else np.minimum(x, shorter) if k in counts else _below(x, shorter)
+        for k, (x, tied) in enumerate(zip(resized, _tied(leaves), strict=True))
+    ]
 
 
 def _tied(leaves: list[Any]) -> list[bool]:

@@ -9,6 +9,8 @@ import pytest
 from hand_written import rule
 
 from jaxbp import audit, compare, ops
+from jaxbp.instrument._boundaries import lengths
+from jaxbp.instrument._variants import other_lengths
 
 X = jax.random.normal(jax.random.key(0), (4, 3))
 
@@ -280,3 +282,49 @@ def test_where_rows_begin_is_not_changed():
     for effort in ("quick", "full"):
         comparison = compare(rule(by_rows, by_rows_bwd), *args, effort=effort)
         assert comparison.ok, comparison
+
+
+def attended(x, counts):
+    """The mean of exp over the first `counts` rows, by the plain formula."""
+    seen = jnp.arange(len(x)) < counts[:, None]
+    weights = jax.nn.softmax(jnp.where(seen, x, -1e30))
+    return (weights * jnp.exp(x)).sum(-1)
+
+
+def test_a_length_of_none_is_not_asked_where_there_was_none():
+    def bwd(res, g):
+        x, counts = res
+        seen = jnp.arange(len(x)) < counts[:, None]
+        # Of no row there is no mean, but that of all of them by the plain formula.
+        weights = jnp.where(seen, jax.nn.softmax(jnp.where(seen, x, -jnp.inf)), 0)
+        y = jnp.exp(x)
+        mean = (weights * y).sum(-1, keepdims=True)
+        bars = g[:, None] * weights * (2 * y - mean)
+        return bars.sum(0), None
+
+    f, x = rule(attended, bwd), jnp.asarray([0.3, -0.5, 0.9, 0.1])
+    counts = jnp.array([2, 4, 3])
+    assert lengths(jax.make_jaxpr(attended)(x, counts)) == {1}
+    assert compare(f, x, counts, effort="full").ok
+    # Where there was one, it is.
+    assert not compare(f, x, jnp.array([2, 0, 3])).ok
+
+
+def test_which_integers_are_lengths():
+    t, x = jnp.arange(5), jnp.ones(5)
+    last = lambda n: jnp.where(t[:, None] <= n - 1, x[:, None], 0)
+    turns = lambda n: jax.lax.fori_loop(0, n, lambda _, y: y * 2, 1.0)
+    taken = lambda n: x[n] + x.at[n].add(1.0, mode="drop").sum()
+    labels = lambda n: jax.nn.one_hot(n, 5) @ x
+    n = jnp.array([1, 4])
+    found = [lengths(jax.make_jaxpr(f)(n)) for f in (last, taken, labels)]
+    assert found == [{0}, set(), set()]
+    assert lengths(jax.make_jaxpr(turns)(3)) == {0}
+
+
+def test_at_another_length_a_length_goes_up_to_it():
+    args = jnp.arange(5.0), jnp.array([5, 3, 1])
+    (shorter,) = (
+        v for v in other_lengths(args, {}, [1]) if v.name == "axes of 5 made 1"
+    )
+    assert np.array_equal(shorter.args[1], [1, 1, 1])
