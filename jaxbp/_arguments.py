@@ -1,6 +1,7 @@
 """What `compare`, `audit`, `cost` and `record` are all given, checked in one place."""
 
 import contextlib
+import inspect
 import numbers
 import os
 import re
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp._errors import argument_error, describe, first_line
+from jaxbp._errors import argument_error, describe, first_line, function_name
 from jaxbp._jaxpr import is_differentiable, is_tracer
 
 Leaves = list[tuple[str, Any]]
@@ -24,18 +25,37 @@ def leaves_with_paths(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Leave
     return [(jax.tree_util.keystr(path[1:]), leaf) for path, leaf in pairs]
 
 
-def checked(function: str, f: object, kwargs: object) -> dict[str, Any]:
+def checked(
+    function: str, f: object, args: tuple[Any, ...], kwargs: object
+) -> dict[str, Any]:
     """The keyword arguments as a dict.
 
     Raises:
-        TypeError: `f` is not callable, or `kwargs` no mapping of names.
+        TypeError: `f` is not callable, `kwargs` no mapping of names, or `f` does not
+            take such arguments.
     """
     check_function(function, "f", f)
     kwargs = {} if kwargs is None else kwargs
     if not isinstance(kwargs, Mapping) or not all(isinstance(k, str) for k in kwargs):
         expected, got = "a dict of keyword arguments", describe(kwargs)
         raise argument_error(function, "kwargs", expected, got, kind=TypeError)
+    _check_taken(function, f, args, kwargs)
     return dict(kwargs)
+
+
+def _check_taken(function, f, args, kwargs) -> None:
+    """TypeError where `f` takes fewer arguments, or more, or others."""
+    try:
+        signature = inspect.signature(f)
+    except (TypeError, ValueError):  # of what is not written in Python
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        expected = f"as {function_name(f)}{signature} takes them"
+        got = first_line(error)
+        name = "the arguments of f"
+        raise argument_error(function, name, expected, got, kind=TypeError) from None
 
 
 def check_concrete(function: str, leaves: Leaves) -> None:

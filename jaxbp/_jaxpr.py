@@ -457,6 +457,11 @@ def evaluate_with(jaxpr: Jaxpr, consts: Sequence[Any], inputs: Sequence[Any]):
     return core.eval_jaxpr(jaxpr.jaxpr, consts, *inputs)
 
 
+def constants(traced: Any) -> Sequence[Any]:
+    """What a traced jit takes from outside beside its arguments."""
+    return traced._consts
+
+
 @contextlib.contextmanager
 def unsaved() -> Iterator[None]:
     """What is compiled here is not written to the persistent compilation cache."""

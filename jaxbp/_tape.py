@@ -77,7 +77,7 @@ def record(
     Values agree with an uncompiled run of `f` equation by equation: where `f` is
     compiled, fused operations may round otherwise.
     """
-    kwargs = checked("record", f, kwargs)
+    kwargs = checked("record", f, args, kwargs)
     program = trace(f, args, kwargs)
     bars = output_cotangents("record", program, cotangent)
     inputs, outputs, steps = sweep(program.jaxpr, program.inputs, bars)

@@ -70,7 +70,7 @@ def graph(
         ValueError: no cotangent for a function of more than one scalar; one that does
             not fit the output.
     """
-    kwargs = checked("graph", f, kwargs)
+    kwargs = checked("graph", f, args, kwargs)
     check_concrete("graph", leaves_with_paths(args, kwargs))
     check_iteration(iteration)
     program = _jaxpr.trace(f, args, kwargs)

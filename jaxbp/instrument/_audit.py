@@ -79,7 +79,7 @@ def audit(
     float64. Of rules that `f` has differentiated itself nothing is left to ask: they
     are listed.
     """
-    kwargs, seed = checked("audit", f, kwargs), whole("audit", "seed", seed, 0)
+    kwargs, seed = checked("audit", f, args, kwargs), whole("audit", "seed", seed, 0)
     leaves = leaves_with_paths(args, kwargs)
     check_concrete("audit", leaves)
     check_numbers("audit", leaves)

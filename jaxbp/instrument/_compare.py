@@ -76,7 +76,8 @@ def compare(
         TypeError: `f` or `reference` is not callable, or a value is traced: call it at
             the top level.
     """
-    kwargs, seed = checked("compare", f, kwargs), whole("compare", "seed", seed, 0)
+    kwargs = checked("compare", f, args, kwargs)
+    seed = whole("compare", "seed", seed, 0)
     _check(reference, surrogate, order, effort)
     leaves = leaves_with_paths(args, kwargs)
     check_concrete("compare", leaves)

@@ -33,6 +33,7 @@ from jaxbp.instrument._residuals import Residual, residuals
 __all__ = ["Cost", "Ratio", "Residual", "Side", "cost"]
 
 
+@jax.disable_jit(False)  # what is compiled is what is measured
 @traceable("cost")
 def cost(
     f: Callable[..., Any],
@@ -77,7 +78,8 @@ def cost(
         TypeError: `f` or `reference` is not callable, or a value is traced: call it at
             the top level.
     """
-    kwargs, rounds = checked("cost", f, kwargs), whole("cost", "rounds", rounds, 1)
+    kwargs = checked("cost", f, args, kwargs)
+    rounds = whole("cost", "rounds", rounds, 1)
     check_concrete("cost", leaves_with_paths(args, kwargs))
     if reference is not None:
         check_function("cost", "reference", reference)
@@ -93,6 +95,8 @@ def cost(
         _check_alike(ours, theirs)
     try:
         manual = compiled(ours, cotangents)
+    except jax.errors.UnexpectedTracerError:
+        raise  # `traceable` says what mends it
     except Exception as error:  # whatever the rule's own passes raise
         raise not_differentiable("cost", error) from error
     try:

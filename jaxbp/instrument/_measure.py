@@ -9,7 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp._jaxpr import evaluate_with, live, trace, unsaved
+from jaxbp._jaxpr import (
+    constants,
+    evaluate_with,
+    is_tracer,
+    live,
+    trace,
+    unsaved,
+)
 from jaxbp.instrument._count import Count, count
 
 _LEAST = 0.005  # seconds that a side runs for in a round, or the clock is all there is
@@ -73,6 +80,8 @@ def compiled(side: Traced, cotangents: list[Any]) -> Compiled:
         start = time.perf_counter()
         traced = jax.jit(step).trace(*arguments)
         middle = time.perf_counter()
+        if any(map(is_tracer, constants(traced))):
+            raise jax.errors.UnexpectedTracerError("a value of another trace is used")
         program = traced.lower().compile()
         end = time.perf_counter()
     counted = count(live(traced.jaxpr))

@@ -60,9 +60,10 @@ def points(
 
     `constants` are the program's own boundaries, `sentinels` the whole numbers that it
     looks for, `outputs` the shapes that it gives: an index may be as large as an axis
-    is long. The inputs among `counts` are lengths. Without `repeats`, integers that are all different stay so. Where the
-    function's values are not all `finite`, a positive array is asked with its new
-    values made positive as well, or any with new values from its own range.
+    is long. The inputs among `counts` are lengths. Without `repeats`, integers that are
+    all different stay so. Where the function's values are not all `finite`, a positive
+    array is asked with its new values made positive as well, or any with new values
+    from its own range.
     """
     rng = np.random.default_rng((seed, 1))
     specials = [*_PLAIN, *constants, *_EXTREME]

@@ -42,7 +42,7 @@ class Question(NamedTuple):
         return jax.tree.unflatten(tree, leaves)
 
     def places(self, count: int) -> list[int]:
-        """Among the arguments' leaves, the inputs of a traced program that has so many."""
+        """The arguments' leaves that are the inputs of a program that has so many."""
         leaves = jax.tree.leaves((self.args, self.kwargs))
         data_too = sum(map(varied, leaves)) == count
         is_input = varied if data_too else is_differentiable

@@ -344,6 +344,12 @@ def test_autodiff_of_the_rule_is_what_it_is_held_against():
     assert cost(autodiff(recomputed), X, WS, rounds=1).manual.residual_bytes == 288
 
 
+def test_what_is_compiled_is_measured_where_jit_is_disabled_too():
+    with jax.disable_jit():
+        answer = cost(ops.sigmoid, jnp.ones(3), rounds=1)
+    assert answer.manual.flops > 0
+
+
 def test_a_loop_of_unknown_length_on_one_side_leaves_no_ratio():
     def looped(x):
         step = lambda s: (s[0] + 1, jnp.sin(s[1]))

@@ -1,5 +1,6 @@
 """compare: what is printed, written as JSON, raised and refused."""
 
+import functools
 import json
 import os
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from hand_written import W, X, product, product_bwd, rule, spoiled
 
-from jaxbp import assert_gradients, compare
+from jaxbp import assert_gradients, audit, compare, cost, graph
 
 VJP3 = os.environ.get("JAX_CUSTOM_VJP3") == "1"
 
@@ -63,6 +64,19 @@ def test_assert_gradients_raises_what_compare_prints():
             ValueError,
             "jaxbp.compare: expected effort to be 'quick' or 'full'; got 'huge'.",
         ),
+        *(
+            (
+                functools.partial(ask, product, *args),
+                TypeError,
+                f"jaxbp.{ask.__name__}: expected the arguments of f to be as "
+                f"product(x, w) takes them; got {got}.",
+            )
+            for ask in (compare, audit, cost, graph)
+            for args, got in (
+                ((X,), "missing a required argument: 'w'"),
+                ((X, W, W), "too many positional arguments"),
+            )
+        ),
     ],
 )
 def test_bad_input_is_named(call, kind, text):
@@ -94,7 +108,8 @@ def test_what_is_no_function_of_arrays_is_told_apart():
 
 
 @pytest.mark.skipif(VJP3, reason="fwd and bwd are traced together: nothing is outside")
-def test_a_residual_that_is_kept_outside_is_refused():
+@pytest.mark.parametrize("ask", [compare, cost])
+def test_a_residual_that_is_kept_outside_is_refused(ask):
     kept = []
 
     def fwd(x):
@@ -104,4 +119,4 @@ def test_a_residual_that_is_kept_outside_is_refused():
     f = jax.custom_vjp(lambda x: x * x)
     f.defvjp(fwd, lambda _, g: (2 * kept[0] * g,))
     with pytest.raises(TypeError, match="keeps a traced value outside"):
-        compare(f, X)
+        ask(f, X)
