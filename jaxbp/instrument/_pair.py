@@ -16,7 +16,7 @@ from jaxbp.instrument._compiled import Programs
 from jaxbp.instrument._judge import disagreement
 from jaxbp.instrument._noise import noise_of_inputs, rounding_noise
 from jaxbp.instrument._structure import along_symmetric, reads_one_triangle
-from jaxbp.instrument._tolerance import Rounds, iterates, longer
+from jaxbp.instrument._tolerance import Rounds, approaches, iterates, longer
 from jaxbp.instrument._wires import paired, with_wires
 
 
@@ -86,7 +86,7 @@ class Pair(Called):
     def noise(self, inputs: Sequence[Any], bars: Sequence[Any], seed: int) -> Answer:
         """Per element, what rounding alone can do to either answer."""
         flat = [*inputs, *self.like_outputs(bars)]
-        others = longer(self.manual, iterates)
+        others = longer(self.manual, approaches)
         manual = self._noise(self.manual, others, flat, seed)
         manual = self._answer(manual, self._kept)
         if self.auto is None:

@@ -68,13 +68,18 @@ class Promises(Answers):
         return holds(written, ends_at_a_float)
 
     def not_linear(self, leaves: list[int]) -> dict[int, Finding]:
-        """A power of two goes through a linear map exactly."""
-        large = [np.asarray(g) * _TIMES for g in self.probes[-1]]
+        """A power of two goes through a linear map exactly.
+
+        A small one where a loop ends at a tolerance: one that is absolute may be below
+        all rounding of what is far larger, and the loop go on for ever.
+        """
+        times = 2.0 if self._ends_at_a_float else _TIMES
+        large = [np.asarray(g) * times for g in self.probes[-1]]
         at_large = self.hand_written(large).cotangents
         found = {}
         for k in leaves:
             once = self.manual[-1].cotangents[k]
-            scaled = at_large[k] / np.float64(_TIMES)  # of float16 it is infinite
+            scaled = at_large[k] / np.float64(times)  # of float16 it is infinite
             multiple = beyond_rounding(scaled, once, self.unit)
             if multiple is not None and self._ends_at_a_float:
                 noise = self.noise(len(self.probes) - 1)[MANUAL].cotangents[k]
@@ -83,16 +88,17 @@ class Promises(Answers):
                 continue
             finite = np.isfinite(once) & np.isfinite(scaled)
             # Below the smallest normal number a power of two does round.
-            tiny = float(jnp.finfo(once.dtype).tiny) * _TIMES
+            tiny = float(jnp.finfo(once.dtype).tiny) * times
             multiple = np.where(finite & (np.abs(once) > tiny), multiple, 0)
             if not multiple.any():
                 continue
             worst = worst_at(once, scaled, int(worst_elements(multiple)[0]))
             ignored = np.array_equal(once, at_large[k])
             kind = "ignored cotangent" if ignored else "not linear"
-            message = "2^20 times the cotangent does not give 2^20 times as much"
-            times = at_large[k][worst.index].item() / once[worst.index].item()
-            message += f" but {times:.6g} times"
+            word = "twice" if times == 2 else "2^20 times"
+            gives = at_large[k][worst.index].item() / once[worst.index].item()
+            message = f"{word} the cotangent does not give {word} as much"
+            message += f" but {gives:.6g} times"
             worst = dataclasses.replace(worst, auto=None)
             path = self.paths[k]
             found[k] = Finding("broken-contract", path, "", worst, kind, message)

@@ -47,16 +47,18 @@ def approaches(eqn: Any) -> bool:
 def longer(jaxpr: Any, is_meant: Callable[[Any], bool]) -> list[Any]:
     """The closed jaxpr with more rounds of a loop, once for each that is meant.
 
-    Of a while loop one, and of a scan over twice as many: those bring it to its limit.
+    Of a while loop one, and then another, since an element may be the same by chance;
+    of a scan over twice as many: those bring it to its limit.
     """
-    paths = [path for path, eqn, _ in equations(jaxpr) if is_meant(eqn)]
+    found = [(path, eqn) for path, eqn, _ in equations(jaxpr) if is_meant(eqn)]
 
-    def changed(path, *inputs):
-        return evaluate_changed(jaxpr, inputs, path, _with_more_rounds)
+    def changed(path, change, *inputs):
+        return evaluate_changed(jaxpr, inputs, path, change)
 
     return [
-        jax.make_jaxpr(functools.partial(changed, path))(*jaxpr.in_avals)
-        for path in paths[:_LOOPS]
+        jax.make_jaxpr(functools.partial(changed, path, change))(*jaxpr.in_avals)
+        for path, eqn in found[:_LOOPS]
+        for change in _MORE[eqn.primitive.name]
     ]
 
 
@@ -102,15 +104,29 @@ class _Run:
         return outs
 
 
-def _with_more_rounds(eqn: Any, ins: list[Any], scope: list[Any]) -> list[Any]:
+def _twice(eqn: Any, ins: list[Any], scope: list[Any]) -> list[Any]:
     del scope
-    if eqn.primitive.name == "scan":
-        # Not just twice as many: what swings between two values is at no limit.
-        params = {**eqn.params, "length": 2 * eqn.params["length"] + 1}
-        return run_equation(eqn.replace(params=params), ins)
+    # Not just twice as many: what swings between two values is at no limit.
+    params = {**eqn.params, "length": 2 * eqn.params["length"] + 1}
+    return run_equation(eqn.replace(params=params), ins)
+
+
+def _once_more(eqn: Any, ins: list[Any], scope: list[Any]) -> list[Any]:
+    del scope
+    return _round(eqn, ins, run_equation(eqn, ins))
+
+
+def _twice_more(eqn: Any, ins: list[Any], scope: list[Any]) -> list[Any]:
+    return _round(eqn, ins, _once_more(eqn, ins, scope))
+
+
+_MORE = {"scan": [_twice], "while": [_once_more, _twice_more]}
+
+
+def _round(eqn, ins, carry):
     consts = eqn.params["cond_nconsts"]
     consts = ins[consts : consts + eqn.params["body_nconsts"]]
-    return evaluate(eqn.params["body_jaxpr"], [*consts, *run_equation(eqn, ins)])
+    return evaluate(eqn.params["body_jaxpr"], [*consts, *carry])
 
 
 def _change(one: Any, other: Any) -> tuple[np.ndarray, bool]:

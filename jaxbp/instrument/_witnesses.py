@@ -117,7 +117,7 @@ class Witness:
             primals = longer(self.jaxpr, iterates)
             others = [Witness(primal, self.wrt, self.outputs) for primal in primals]
             pullbacks = [other.read(inputs, cotangents) for other in others]
-            self._rounds = Rounds(jaxpr, [*pullbacks, *longer(jaxpr, iterates)])
+            self._rounds = Rounds(jaxpr, [*pullbacks, *longer(jaxpr, approaches)])
         return self._rounds
 
     def noise_of_outputs(self, inputs: Sequence[Any], seed: int) -> list[np.ndarray]:

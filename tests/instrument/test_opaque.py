@@ -190,3 +190,26 @@ def test_a_solver_of_its_own_in_the_backward_pass_is_linear_to_its_tolerance():
     assert compare(rule(layer, bwd, fwd), W, x).ok
     cubed = rule(layer, lambda res, g: bwd(res, g, 1 + 1e-6 * jnp.abs(g).max()), fwd)
     assert compare(cubed, W, x).verdict == "broken-contract"
+
+
+def test_a_solver_is_not_asked_for_digits_that_it_cannot_reach():
+    turn = jnp.asarray(
+        0.9 * np.linalg.qr(np.asarray(jnp.sin(np.arange(25.0))).reshape(5, 5))[0]
+    )
+
+    def solved(step, b):
+        """To 1e-13; NaN where rounding is more than that, as if it went on for ever."""
+        going = lambda s: (jnp.abs(s[0] - s[1]).max() > 1e-13) & (s[2] < 999)
+        once = lambda s: (step(s[0]) + b, s[0], s[2] + 1)
+        z, _, count = jax.lax.while_loop(going, once, (step(b), b, 0))
+        return jnp.where(count < 999, z, jnp.nan)
+
+    @jax.custom_vjp
+    def resolvent(b):
+        return jnp.linalg.solve(jnp.eye(5) - turn, b)
+
+    bwd = lambda _, g: (solved(lambda v: turn.T @ v, g),)
+    resolvent.defvjp(lambda b: (resolvent(b), None), bwd)
+    b = jnp.cos(jnp.arange(5.0))
+    assert not jnp.isfinite(bwd(None, 2.0**20 * b)[0]).any()
+    assert compare(resolvent, b).ok
