@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxbp._jaxpr import is_differentiable
 from jaxbp.instrument._by_numpy import run_once
 from jaxbp.instrument._witnesses import Pullback, Witness
 
@@ -89,7 +90,8 @@ def _second(outs, bars):
 
 
 def _under_vmap(witness, mapped, inputs, cotangents):
-    xs = _copies(inputs) if mapped else inputs
+    # The first is another point: what is the second's may not be taken from it.
+    xs = [_beside(x) for x in inputs] if mapped else inputs
     pullback = jax.vmap(witness.pullback, in_axes=(0 if mapped else None, 0))
     return _second(*pullback(xs, _twice(cotangents, 2)))
 
@@ -161,6 +163,12 @@ def _depends(f, output, x) -> bool:
 
 def _like(cotangents, outs):
     return [g.astype(o.dtype) for g, o in zip(cotangents, outs, strict=True)]
+
+
+def _beside(x):
+    x = jnp.asarray(x)
+    other = x * (1 + 2**-4) if is_differentiable(x) else x
+    return jnp.stack([other.astype(x.dtype), x])
 
 
 def _copies(values):

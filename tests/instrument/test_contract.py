@@ -108,6 +108,22 @@ def test_what_vmap_changes_is_reported():
     assert "under vmap another gradient than without" in finding.message
 
 
+def test_what_one_of_a_batch_takes_from_another_is_reported():
+    @jax.custom_batching.custom_vmap
+    def scaled(a, g):
+        return a * g
+
+    @scaled.def_vmap
+    def _(size, batched, a, g):
+        return (a[0] if batched[0] else a) * g, True  # as if a were the same for all
+
+    f = rule(jnp.multiply, lambda res, g: (res[1] * g, scaled(res[0], g)))
+    a = jnp.float32(3)
+    assert compare(f, a, a + 1).ok
+    _, finding = compare(f, a, a + 1, effort="full").findings
+    assert "under vmap another gradient than without" in finding.message
+
+
 def test_what_raises_under_vmap_is_reported_unless_autodiff_raises_too():
     def bwd(x, g):
         if type(g).__name__ == "BatchTracer":
