@@ -5,8 +5,11 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jaxbp._arguments import leaves_with_paths
 from jaxbp.instrument._branch import Branch, summary
 
 Verdict = Literal[
@@ -23,6 +26,7 @@ Verdict = Literal[
 VERDICTS: tuple[Verdict, ...] = Verdict.__args__  # pyright: ignore
 FAILED = VERDICTS[:3]
 SCHEMA = 1
+_LISTED = 4096  # numbers of a point that JSON holds
 
 
 @dataclass(frozen=True)
@@ -152,10 +156,23 @@ def elsewhere(findings: list[Finding], where: str, point: Any = None) -> list[Fi
 
 
 def plain(finding: Finding) -> dict[str, Any]:
-    """JSON-ready, without the arguments."""
+    """JSON-ready; with arguments of its own, where they are few."""
     values = asdict(replace(finding, point=None))
-    del values["point"]
-    return jsonable(values)
+    return jsonable(values | {"point": _listed(finding.point)})
+
+
+def _listed(point: Any) -> dict[str, Any] | None:
+    """By path, dtype and numbers of the arguments; None where they are too many."""
+    leaves = leaves_with_paths(*point) if point else []
+    if not leaves or sum(np.size(leaf) for _, leaf in leaves) > _LISTED:
+        return None
+    return {path: _one_listed(leaf) for path, leaf in leaves}
+
+
+def _one_listed(leaf):
+    if not hasattr(leaf, "dtype") or jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
+        return leaf if isinstance(leaf, (bool, int, float)) else str(leaf)
+    return {"dtype": str(leaf.dtype), "value": np.asarray(leaf).tolist()}
 
 
 def _elsewhere(finding, where, point):

@@ -25,6 +25,19 @@ def test_the_table_and_the_json_say_the_same():
     assert [f["verdict"] for f in data["findings"]] == ["right", "wrong"]
 
 
+def test_json_holds_the_arguments_at_which_a_finding_shows():
+    f = rule(jnp.abs, lambda x, g: (g * jnp.where(x < 0, -1.0, 1.0001),))
+    x, flag = jnp.array([-1.5, -2], jnp.float32), True
+    found = compare(lambda x, flag: f(x), x, flag).to_dict()["findings"][0]
+    listed = json.loads(json.dumps(found["point"], allow_nan=False))
+    assert listed["[1]"] is True
+    asked = jnp.asarray(listed["[0]"]["value"], listed["[0]"]["dtype"])
+    assert (asked >= 0).any()
+    assert not compare(f, asked, effort="quick").ok
+    large = compare(lambda x, flag: f(x), jnp.resize(x, 5000), flag).to_dict()
+    assert large["findings"][0]["point"] is None
+
+
 def test_non_finite_numbers_are_strings_in_json():
     f = rule(jnp.log, lambda x, g: (g / x,))
     data = compare(f, jnp.zeros(1)).to_dict()
