@@ -6,6 +6,6 @@ import pytest
 @pytest.fixture
 def only_the_caller_s_point(monkeypatch):
     """Elsewhere a chain of scans costs minutes; what it computes there is the same."""
-    from jaxbp.instrument import _compare
+    from jaxbp.instrument import _course
 
-    monkeypatch.setattr(_compare, "look_around", lambda *asked: ())
+    monkeypatch.setattr(_course, "look_around", lambda *asked: ())

@@ -11,6 +11,11 @@ def softmax(x):
     return jax.nn.softmax(x, axis=-1)
 
 
+def _softmax_bar(x, g):
+    y = softmax(x)
+    return y * (g - (g * y).sum(-1, keepdims=True))
+
+
 def layer_norm(x):
     mean = x.mean(-1, keepdims=True)
     return (x - mean) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5)
@@ -105,12 +110,15 @@ RIGHT = {
     ),
     "softmax": Rule(
         softmax,
-        lambda x, g: ((y := softmax(x)) * (g - (g * y).sum(-1, keepdims=True)),),
+        lambda x, g: (_softmax_bar(x, g),),
         (X,),
         None,
     ),
     "softmax, one class": Rule(
-        softmax, lambda x, g: (jnp.zeros_like(x),), (X[:, :1],), None
+        softmax,
+        lambda x, g: (_softmax_bar(x, g) if x.shape[1] > 1 else jnp.zeros_like(x),),
+        (X[:, :1],),
+        None,
     ),
     "logsumexp": Rule(
         logsumexp, lambda x, g: (softmax(x) * g[:, None],), (100 * X,), None
