@@ -138,7 +138,8 @@ class _Recorder:
                 step.note = first_line(error)
                 continue
             finally:
-                step.pull = None  # and the residuals with it
+                if step.eqn is not None:  # it can be had again
+                    step.pull = None  # and the residuals with it
             step.bars = tuple(found)
             # The last first, as JAX adds them up: rounding is then the same.
             for value, bar in reversed(list(zip(step.ins, found, strict=True))):

@@ -2,5 +2,6 @@
 
 from jaxbp.drawing._graph import Graph
 from jaxbp.drawing._make import graph
+from jaxbp.drawing._paths import Path, Paths
 
-__all__ = ["Graph", "graph"]
+__all__ = ["Graph", "Path", "Paths", "graph"]

@@ -1,11 +1,15 @@
 """The graph as data: wires with a value and a gradient, and the nodes between them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jaxbp._steps import Step
 from jaxbp.drawing._replay import Check
+
+if TYPE_CHECKING:
+    from jaxbp.drawing._paths import Paths
+    from jaxbp.drawing._symbols import Name
 
 SCHEMA = 1
 
@@ -138,6 +142,50 @@ class Graph(Section):
     def node(self, id: str) -> Node:
         """A node by its id, wherever it is."""
         return next(n for n in every_node(self.nodes) if n.id == id)
+
+    def paths(
+        self, src: str | Sequence[str], dst: str, *, limit: int = 1000
+    ) -> "Paths":
+        r"""Every path from `src` to `dst`, element by element.
+
+        Along each, the product of the local derivatives; their sum is the gradient:
+        $\partial y/\partial x = \sum_{p} \prod_{u \to v \in p} \partial v/\partial u$.
+
+        Args:
+            src: a wire, `w`, an element of it, `w[1, 0]`, or several of them.
+            dst: one element, most often the loss.
+            limit: more paths than that are counted, and not listed.
+        Returns:
+            Paths: `.listed`, `.count`, `.sums`, `.gradients`, the multiplications
+            `.by_paths`, `.by_backpropagation`, `.saved`; `str()`, `.to_dict()`.
+        Raises:
+            ValueError: no such wire or element; `dst` is more than one; an edge has
+                more than four million local derivatives.
+        """
+        from jaxbp.drawing._paths import paths
+
+        return paths(self, src, dst, limit)
+
+    def worksheet(
+        self, *, markdown: bool = False, name: "Name | None" = None, limit: int = 200
+    ) -> str:
+        r"""The derivation, one link a line, from the end back.
+
+        What is given, every wire forward, then of every link its symbol, its local
+        derivative, the number, and upstream × local = downstream:
+        $\partial L/\partial u \mathrel{+}= \partial L/\partial v \cdot
+        \partial v/\partial u$. Where the hand-written rules differ from autodiff, the
+        numbers are autodiff's.
+
+        Args:
+            markdown: Markdown in place of text.
+            name: what to call a wire and its elements, `name("w2", (1, 0))`, with `()`
+                for the whole wire; left out, `w2[1, 0]`.
+            limit: with more links between elements than that, arrays stand whole.
+        """
+        from jaxbp.drawing._worksheet import worksheet
+
+        return worksheet(self, markdown, name, limit)
 
     def text(self) -> str:
         """For a terminal: every wire with its value and its gradient."""

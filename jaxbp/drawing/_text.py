@@ -12,9 +12,9 @@ def text(graph: Graph) -> str:
     """Title and check, a table of the wires, and the nodes with their edges."""
     two = any(w.autodiff is not None for w in graph.wires.values())
     nodes = list(graph.flat())
-    lines = [*heading(graph), "", *_table(_rows(graph, two)), ""]
+    lines = [*heading(graph), "", *table(_rows(graph, two)), ""]
     lines += _links(graph, nodes)
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(one_line(line.rstrip()) for line in lines)
 
 
 def heading(graph: Graph) -> Iterator[str]:
@@ -86,16 +86,24 @@ def is_wrong(graph: Graph, node: Node) -> bool:
     return graph.wrong is not None and node.id in graph.wrong.nodes
 
 
-def _table(rows: Iterable[list[str]]) -> list[str]:
+def one_line(text: str) -> str:
+    """On one line, whatever letters a name has: controls as they are written."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def table(rows: Iterable[list[str]]) -> list[str]:
+    """Aligned lines, the first row the head."""
     from rich.console import Console
     from rich.table import Table
 
     head, *body = rows
-    table = Table(box=None, pad_edge=False)
+    found = Table(box=None, pad_edge=False)
     for name in head:
-        table.add_column(name, no_wrap=True)
+        found.add_column(name, no_wrap=True)
     for row in body:
-        table.add_row(*row)
+        found.add_row(*map(one_line, row))
     out = io.StringIO()
-    Console(file=out, width=400, markup=False, highlight=False).print(table)
+    Console(file=out, width=400, markup=False, highlight=False).print(found)
     return [line.rstrip() for line in out.getvalue().splitlines()]

@@ -52,32 +52,36 @@ def test_t10_three_paths_make_the_gradient(ran):
     assert sum(row.manual for row in rows) == pytest.approx(whole.auto, rel=1e-13)
 
 
-def test_t10_paths_are_all_the_ways():
-    sizes = (2, 3, 4, 2)
-    found = list(t10.paths(sizes, 1, 2))
-    assert len(found) == len(set(found)) == 8
-    assert {p[0] for p in found} == {2}
-    assert {p[1:] for p in found} == set(itertools.product((1, 2, 3, 4), (1, 2)))
+def paths_from(sizes, layer, unit):
+    """Every way from a unit to an output, by counting on one's fingers."""
+    later = [range(size) for size in sizes[layer + 1 :]]
+    return [(unit, *rest) for rest in itertools.product(*later)]
 
 
-@pytest.mark.parametrize("sizes", [(2, 3, 3, 1), (2, 1), (3, 2, 4, 2), (1, 1, 1, 1, 1)])
+@pytest.mark.parametrize("sizes", [(2, 3, 3, 1), (2, 1), (2, 2, 4, 1), (2, 1, 1, 1, 1)])
 def test_t10_counts_are_those_of_the_enumeration(sizes):
-    total = 0
+    total = number = shared = 0
     for layer in range(1, len(sizes)):
-        for unit in range(1, sizes[layer] + 1):
-            for path in t10.paths(sizes, layer, unit):
+        for unit in range(sizes[layer]):
+            for path in paths_from(sizes, layer, unit):
                 # ∂a/∂w, then an activation a unit, a weight between two, the loss.
                 factors = 1 + len(path) + (len(path) - 1) + 1
                 total += sizes[layer - 1] * (factors - 1)
-    assert t10.count_by_paths(sizes) == total
+                number += sizes[layer - 1]
+        # A cotangent times its activation's slope, its inputs, and its weights.
+        weights = sizes[layer - 1] * sizes[layer]
+        shared += sizes[layer] + weights + (weights if layer > 1 else 0)
+    found = t10.count(sizes)
+    assert (found.count, found.by_paths) == (number, total)
+    assert found.by_backpropagation == shared
 
 
 def test_t10_backpropagation_shares_and_grows_slowly():
-    assert t10.count_by_paths((2, 3, 3, 1)) == 150
+    assert t10.count((2, 3, 3, 1)).by_paths == 150
     # From the loss: 1 + 3 + 3, then 3 + 9 + 9, then 3 + 6.
-    assert t10.count_by_backpropagation((2, 3, 3, 1)) == 37
-    by_paths = [t10.count_by_paths(s) for s in t10.DEPTHS]
-    shared = [t10.count_by_backpropagation(s) for s in t10.DEPTHS]
+    assert t10.count((2, 3, 3, 1)).by_backpropagation == 37
+    by_paths = [t10.count(s).by_paths for s in t10.DEPTHS]
+    shared = [t10.count(s).by_backpropagation for s in t10.DEPTHS]
     assert all(b > 2.5 * a for a, b in itertools.pairwise(by_paths[1:]))
     assert len({b - a for a, b in itertools.pairwise(shared)}) == 1
 
