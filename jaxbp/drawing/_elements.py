@@ -90,7 +90,9 @@ def element_of(graph: Graph, argument: str, name: str) -> list[Element]:
     wire, index = found[1], tuple(int(i) for i in found[2].split(",") if i.strip())
     if index not in (e.at for e in elements(graph, wire)):
         shape = np.shape(graph.wires[wire].value)
-        raise argument_error("Graph.paths", argument, f"in {wire}, of shape {shape}", name)
+        raise argument_error(
+            "Graph.paths", argument, f"in {wire}, of shape {shape}", name
+        )
     return [Element(wire, index)]
 
 

@@ -187,6 +187,33 @@ class Graph(Section):
 
         return worksheet(self, markdown, name, limit)
 
+    def svg(self) -> str:
+        """The picture: from left to right, the value above every wire, the gradient
+        below; on every node its difference from autodiff, the first wrong link marked.
+
+        With more than 150 nodes groups are drawn closed, and the picture says so.
+
+        Raises:
+            ModuleNotFoundError: pygraphviz is not installed: pip install
+                'jaxbp[report]'.
+        """
+        from jaxbp.drawing._draw import scene
+        from jaxbp.drawing._svg import svg
+
+        return svg(scene(self))
+
+    def png(self, *, scale: float = 2.0) -> bytes:
+        """The same picture, `scale` dots to the pixel.
+
+        Raises:
+            ModuleNotFoundError: pygraphviz or matplotlib is not installed: pip install
+                'jaxbp[report]'.
+        """
+        from jaxbp.drawing._draw import scene
+        from jaxbp.drawing._png import png
+
+        return png(scene(self), scale)
+
     def text(self) -> str:
         """For a terminal: every wire with its value and its gradient."""
         from jaxbp.drawing._text import text
@@ -198,6 +225,9 @@ class Graph(Section):
         from jaxbp.drawing._json import to_dict
 
         return to_dict(self)
+
+    def _repr_svg_(self) -> str:
+        return self.svg()
 
     def __str__(self) -> str:
         return self.text()

@@ -5,6 +5,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+BEYOND_ROUNDING = 16  # units, which a right rule hardly exceeds
+
 
 def units_between(manual: Any, auto: Any) -> float | None:
     """How far two arrays are apart, in units of rounding of the larger one's largest.

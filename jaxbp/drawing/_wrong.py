@@ -10,11 +10,10 @@ from jaxbp import _jaxpr
 from jaxbp._steps import Step
 from jaxbp.drawing._graph import Node, Wrong, every_node
 from jaxbp.drawing._section import Run
+from jaxbp.drawing._units import BEYOND_ROUNDING
 from jaxbp.instrument._audit import audit
 from jaxbp.instrument._findings import LinkFinding
 from jaxbp.instrument._pair import beyond
-
-_ROUNDING = 16  # units, which a right rule hardly exceeds
 
 
 def first_wrong(
@@ -31,7 +30,7 @@ def first_wrong(
         return None
     found = [node for node in every_node(tuple(nodes)) if _is_asked(node, first)]
     # Of several calls the last in the program is the first from the loss.
-    wrong = [n for n in found if (n.units or 0) > _ROUNDING] or found
+    wrong = [n for n in found if (n.units or 0) > BEYOND_ROUNDING] or found
     at, wire = _inside(wrong[-1], first) if wrong else ([], "")
     message = "; ".join(part for part in (first.kind, first.message) if part)
     ids = tuple(node.id for node in at)

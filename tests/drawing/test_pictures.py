@@ -1,0 +1,303 @@
+"""The pictures, read back from their SVG: nothing overlaps, leaves, or is small."""
+
+import io
+import itertools
+import re
+import subprocess
+import sys
+import time
+from xml.etree import ElementTree
+
+import jax
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.ft2font import FT2Font, LoadFlags
+from PIL import Image
+
+from jaxbp import graph, ops
+from jaxbp.drawing import _draw, _plates, _shapes
+from tests.drawing.systems import SCRIPT, SYSTEMS, drawn, t12_of
+from tests.drawing.wrong import tripled
+
+_SVG = "{http://www.w3.org/2000/svg}"
+_LEAST = 9  # px
+_FONTS = {
+    bold: FT2Font(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSansMono{bold}.ttf")
+    for bold in ("", "-Bold")
+}
+
+
+def parsed(svg):
+    return ElementTree.fromstring(svg)
+
+
+def rects(tree, *kinds):
+    """Every box, plate or group with its corners and the part that it belongs to."""
+    for part in tree.iter(f"{_SVG}g"):
+        for rect in part.findall(f"{_SVG}rect"):
+            if rect.get("class") in kinds:
+                x, y, w, h = (float(rect.get(k)) for k in ("x", "y", "width", "height"))
+                yield part, (x, y, x + w, y + h)
+
+
+def extent(text):
+    """What a label covers, set in the font by FreeType."""
+    font = _FONTS["-Bold" if text.get("font-weight") == "bold" else ""]
+    size = float(text.get("font-size"))
+    font.set_size(size, 72)
+    font.set_text(text.text, flags=LoadFlags.NO_HINTING)
+    width, x, y = (
+        font.get_width_height()[0] / 64,
+        *map(float, (text.get("x"), text.get("y"))),
+    )
+    return x, y - 0.8 * size, x + width, y + 0.25 * size
+
+
+def faults(svg):
+    """What is wrong with a picture, in words."""
+    tree = parsed(svg)
+    boxes = [box for _, box in rects(tree, "box", "plate")]
+    for a, b in itertools.combinations(boxes, 2):
+        if a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]:
+            yield f"{a} and {b} intersect"
+    for part, box in rects(tree, "box", "plate"):
+        for text in part.iter(f"{_SVG}text"):
+            if not _inside(extent(text), box):
+                yield f"{text.text} leaves its box"
+    whole = 0, 0, float(tree.get("width")), float(tree.get("height"))
+    for text in tree.iter(f"{_SVG}text"):
+        if float(text.get("font-size")) < _LEAST:
+            yield f"{text.text} is small"
+        if not _inside(extent(text), whole):
+            yield f"{text.text} leaves the picture"
+    for element in tree.iter():
+        if "transform" in element.attrib:  # sizes are then not what they say
+            yield "a transform"
+
+
+def _inside(inner, outer):
+    return (
+        inner[0] >= outer[0] - 0.1
+        and inner[1] >= outer[1] - 0.1
+        and inner[2] <= outer[2] + 0.1
+        and inner[3] <= outer[3] + 0.1
+    )
+
+
+def texts(svg):
+    return [t.text for t in parsed(svg).iter(f"{_SVG}text")]
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_nothing_overlaps_overflows_or_is_too_small(name):
+    svg = drawn(name).svg()
+    if name == "hostile":  # letters of East Asia are in no font here
+        svg = re.sub("[漢字かな名前]", "nn", svg)
+    assert list(faults(svg)) == []
+    tree = parsed(svg)
+    assert (tree.get("width"), tree.get("height")) == tuple(
+        tree.get("viewBox").split()[2:]
+    )
+
+
+def test_each_fault_would_be_seen(monkeypatch):
+    svg = drawn("t2").svg()
+    moved = re.sub(r'(class="box" x=")[\d.]+', r"\g<1>100.0", svg)
+    assert any("intersect" in fault for fault in faults(moved))
+    longer = re.sub(">◆ a . b<", f">{'a' * 40}<", svg)
+    assert any("leaves its box" in fault for fault in faults(longer))
+    small = svg.replace('font-size="10"', 'font-size="8.9"')
+    assert any("is small" in fault for fault in faults(small))
+    monkeypatch.setattr(_shapes, "_ADVANCE", 0.5)
+    assert any("leaves" in fault for fault in faults(drawn("multilayer").svg()))
+
+
+def test_the_value_is_above_the_wire_and_the_gradient_below():
+    g = drawn("t2")
+    for part, _ in rects(parsed(g.svg()), "plate"):
+        wire = g.wires[part.get("data-key")]
+        (line,) = part.findall(f"{_SVG}path")
+        level = float(line.get("d").split("C")[0].split()[1])
+        for kind, above, sign, value in (
+            ("value", True, "▶", wire.value),
+            ("gradient", False, "◀", wire.gradient),
+        ):
+            (half,) = (p for p in part if p.get("class") == kind)
+            mark, number = half.findall(f"{_SVG}text")
+            assert mark.text == sign
+            assert (float(number.get("y")) < level) is above
+            shown = float(number.text.replace("−", "-"))
+            assert shown == pytest.approx(float(value), rel=1e-5)
+
+
+def test_edges_have_their_local_derivative_and_a_missing_gradient_is_a_dash():
+    svg = drawn("t2").svg()
+    assert "∂e/∂d = c = −3" in texts(svg)
+    assert "∂f/∂e = f(1 − f) = 0.045177" in texts(svg)
+    plates = rects(parsed(drawn("t12").svg()), "plate")
+    (target,) = (p for p, _ in plates if p.get("data-key") == "c2")
+    assert [t.text for t in target.iter(f"{_SVG}text")][-2:] == ["◀", "–"]
+
+
+def test_arrays_are_summed_up_and_drawn():
+    g = drawn("multilayer")
+    plates = {p.get("data-key"): p for p, _ in rects(parsed(g.svg()), "plate")}
+    said = [t.text for t in plates["w1"].iter(f"{_SVG}text")]
+    rms = float(np.sqrt(np.mean(g.wires["w1"].value ** 2)))
+    assert said[:2] == ["w1", "8×16"]
+    assert f"rms {rms:.3g}" in said
+    bars = [
+        r for r in plates["w1"].iter(f"{_SVG}rect") if r.get("fill") == _shapes.MUTED
+    ]
+    assert len(bars) == 2 * _plates._BARS  # a histogram of each
+    cells = [p for p, _ in rects(parsed(drawn("t12").svg()), "plate")]
+    (w2,) = (p for p in cells if p.get("data-key") == "w2")
+    shades = [r.get("fill") for r in w2.iter(f"{_SVG}rect")]
+    found = drawn("t12").wires["w2"].value
+    shaded = [_plates._shade(float(v) / float(np.abs(found).max())) for v in found.flat]
+    assert shades[1 : 1 + found.size] == shaded
+
+
+def luminance(colour):
+    rgb = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+def contrast(a, b):
+    light, dark = sorted(map(luminance, (a, b)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_text_stands_out_from_every_ground():
+    grounds = (_shapes.PAPER, _shapes.GROUND, _shapes.GROUP, _shapes.RULE_GROUND)
+    inks = (_shapes.INK, _shapes.MUTED, _shapes.VALUE, _shapes.GRADIENT, _shapes.WRONG)
+    for ground in (*grounds, _shapes.WRONG_GROUND):
+        assert all(contrast(ink, ground) >= 4.5 for ink in inks)
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#999999", "#ffffff") < 4.5
+
+
+@pytest.mark.parametrize("name", ["t12", "multilayer"])
+def test_a_planted_wrong_link_is_the_marked_node(name, monkeypatch):
+    op, made = {"t12": ("softmax_bwd", "yhat"), "multilayer": ("sigmoid_bwd", "h2")}[
+        name
+    ]
+    real = getattr(ops, op)
+    monkeypatch.setattr(ops, op, lambda res, y_bar: (-real(res, y_bar)[0],))
+    f, args = SYSTEMS[name]()
+    g = graph(f, *args)
+    svg = g.svg()
+    marked = [
+        part.get("data-key")
+        for part, _ in rects(parsed(svg), "box")
+        if any(t.text == _draw._FLAG for t in part.iter(f"{_SVG}text"))
+    ]
+    (node,) = map(g.node, marked)
+    assert made in node.outputs
+    assert _draw._FLAG not in texts(drawn(name).svg())
+    assert list(faults(svg)) == []
+
+
+def test_a_difference_is_on_every_node_in_units_of_rounding():
+    g = graph(lambda x: ops.sigmoid(tripled(x)), 0.5)
+    boxes = {p.get("data-key"): p for p, _ in rects(parsed(g.svg()), "box")}
+    units = [
+        [t.text for t in boxes[k].iter(f"{_SVG}text") if "Δ" in t.text] for k in "12"
+    ]
+    assert float(units[0][0].split()[1]) == pytest.approx(g.nodes[0].units, rel=0.01)
+    assert units[1] == ["Δ 0 units"]
+    x = [t.text for t in parsed(g.svg()).iter(f"{_SVG}text") if "autodiff " in t.text]
+    assert f"autodiff {float(g.wires['x'].autodiff):.6g}" in x
+
+
+def test_more_than_150_nodes_are_closed_and_the_picture_says_so():
+    for name, said in (("deep", "20 boxes"), ("without groups", "125 boxes")):
+        g = drawn(name)
+        svg = g.svg()
+        boxes = [p for p, _ in rects(parsed(svg), "box")]
+        assert len(list(g.flat())) == 500
+        assert any(said in text and "500 nodes" in text for text in texts(svg))
+        assert len(boxes) == int(said.split()[0])
+    assert "layer 7: 25 equations" in texts(drawn("deep").svg())
+    assert "are closed" not in drawn("multilayer").svg()
+
+
+def test_no_wire_leads_out_of_a_closed_box_and_back():
+    def f(x):
+        y = x
+        for k in range(120):
+            with jax.named_scope("a" if k % 2 else "b"):
+                y = jax.numpy.sin(y) * y
+        return y
+
+    svg = graph(f, 0.5).svg()
+    assert any("are closed" in text for text in texts(svg))
+    assert list(faults(svg)) == []
+
+
+def test_hostile_names_are_text():
+    g = drawn("hostile")
+    svg = g.svg()
+    tree = parsed(svg)  # well-formed, whatever it is called
+    assert {e.tag.removeprefix(_SVG) for e in tree.iter()} <= {
+        *("svg", "g", "rect", "text", "path", "polygon", "title", "desc")
+    }
+    assert not any(a.startswith("on") for e in tree.iter() for a in e.attrib)
+    assert any("<script>alert(1)" in text for text in texts(svg))
+    assert any(SCRIPT[:20] in (t.text or "") for t in tree.iter(f"{_SVG}title"))
+    assert max(map(len, texts(svg))) < 120
+
+
+def test_the_png_is_the_same_picture():
+    g = drawn("t3")
+    tree = parsed(g.svg())
+    size = [int(float(tree.get(k))) for k in ("width", "height")]
+    once, twice = (Image.open(io.BytesIO(g.png(scale=s))) for s in (1, 2))
+    assert np.allclose(once.size, size, atol=1)
+    assert np.allclose(twice.size, np.multiply(2, size), atol=2)
+    dots = np.asarray(once.convert("RGB"))
+    for part, (x0, y0, x1, y1) in rects(tree, "box"):
+        del part
+        inside = dots[int(y0) + 3, int((x0 + x1) / 2)]
+        np.testing.assert_array_equal(inside, (0xE9, 0xF1, 0xFB))  # a rule's ground
+        assert dots[int(y0) : int(y1), int(x0) : int(x1)].min() < 0x40  # and ink
+
+
+def test_a_notebook_shows_it():
+    assert drawn("t2")._repr_svg_() == drawn("t2").svg()
+
+
+@pytest.mark.parametrize(("name", "limit"), [("multilayer", 1), ("deep", 5)])
+def test_it_is_drawn_in_time(name, limit):
+    """Several times what it takes on a machine with nothing else to do."""
+    g = drawn(name)
+    g.svg()
+    start = time.perf_counter()
+    g.svg()
+    assert time.perf_counter() - start < limit
+
+
+@pytest.mark.parametrize(
+    ("missing", "call"), [("pygraphviz", "svg"), ("matplotlib", "png")]
+)
+def test_without_a_package_it_says_what_to_install(missing, call):
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        "from jaxbp import graph, nets\n"
+        "g = graph(nets.gate_circuit, -2.0, 5.0, -4.0)\n"
+        "assert g.text() and g.worksheet() and g.to_dict() and g.paths('x', 'f')\n"
+        f"try:\n    g.{call}()\nexcept ModuleNotFoundError as e:\n    print(e)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"expected {missing} to be installed" in done.stdout
+    assert "pip install 'jaxbp[report]'" in done.stdout
+
+
+def test_the_loss_of_the_page_is_drawn_with_either_error():
+    f, inputs = t12_of("cross_entropy")
+    assert "◆ −Σ c2 ln yhat" in texts(graph(f, inputs).svg())
