@@ -6,7 +6,7 @@ import textwrap
 
 from jaxbp.drawing._graph import Graph
 from jaxbp.drawing._layout import Layout, Place, Sizes, lay_out
-from jaxbp.drawing._picture import MOST, Box, Picture, picture, short
+from jaxbp.drawing._picture import Box, Picture, picture, short
 from jaxbp.drawing._plates import SMALL, plate, size_of
 from jaxbp.drawing._shapes import (
     GROUND,
@@ -35,9 +35,13 @@ _LEGEND = "▶ value, above the wire   ◀ gradient, below it   ◆ hand-written
 _COLUMNS = 100  # letters of a line of the heading
 
 
-def scene(graph: Graph, most: int = MOST) -> Scene:
+def scene(graph: Graph) -> Scene:
     """Everything that is drawn of a graph."""
-    drawn = picture(graph, most)
+    return scene_of(graph, picture(graph))
+
+
+def scene_of(graph: Graph, drawn: Picture) -> Scene:
+    """The picture of a graph, laid out."""
     layout = lay_out(drawn, _sizes(graph, drawn))
     head = _heading(graph, drawn)
     top = head[-1].y + 12

@@ -15,6 +15,7 @@ from jaxbp._sweep import plain, with_pullback
 from jaxbp.drawing._graph import Edge, Graph, Node
 
 LARGEST = 2**22  # local derivatives of one edge
+_WIDE = {"float64", "complex128", "int64", "uint64"}
 
 
 class Element(NamedTuple):
@@ -102,7 +103,16 @@ def elements(graph: Graph, wire: str) -> list[Element]:
 
 
 def _matrices(step: Step, k: int, values: list[Any], by_rule: bool) -> list[np.ndarray]:
-    """Of every output in input k; of one that is no floating array, zeros."""
+    """Of every output in input k; of one that is no floating array, zeros.
+
+    In the precision that was recorded, whatever the caller's is by now.
+    """
+    dtypes = {str(getattr(v.value, "dtype", "")) for v in (*step.ins, *step.outs)}
+    with jax.enable_x64(not dtypes.isdisjoint(_WIDE)):
+        return _pulled(step, k, values, by_rule)
+
+
+def _pulled(step: Step, k: int, values: list[Any], by_rule: bool) -> list[np.ndarray]:
     outs, pull = [out.value for out in step.outs], step.pull
     if step.eqn is not None:
         run = _interpret.run_equation if by_rule else plain
@@ -130,6 +140,7 @@ def _elsewhere(values: list[Any], sign: int) -> list[Any]:
     def moved(x):
         if not is_floating(x) or jnp.iscomplexobj(x):
             return x
-        return (sign * rng.uniform(0.2, 0.9, np.shape(x))).astype(jnp.result_type(x))
+        found = sign * rng.uniform(0.2, 0.9, np.shape(x))
+        return found.astype(x.dtype) if hasattr(x, "dtype") else float(found)
 
     return [moved(x) for x in values]

@@ -1,5 +1,6 @@
 """The graph as data: wires with a value and a gradient, and the nodes between them."""
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -226,8 +227,29 @@ class Graph(Section):
 
         return to_dict(self)
 
-    def _repr_svg_(self) -> str:
-        return self.svg()
+    def html(self) -> str:
+        """One page, self-contained: the picture with zoom, each node's chain rule from
+        the end back when it is chosen, the backward sweep link by link, the worksheet.
+
+        Works with a keyboard and a screen reader, and asks nothing of the network.
+
+        Raises:
+            ModuleNotFoundError: pygraphviz or jinja2 is not installed: pip install
+                'jaxbp[report]'.
+        """
+        from jaxbp.drawing._page import page
+
+        return page(self)
+
+    def _repr_svg_(self) -> str | None:
+        with contextlib.suppress(ModuleNotFoundError):  # a notebook shows the text then
+            return self.svg()
+
+    def _repr_html_(self) -> str | None:
+        from jaxbp.drawing._page import frame
+
+        with contextlib.suppress(ModuleNotFoundError):
+            return frame(self)
 
     def __str__(self) -> str:
         return self.text()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from jaxbp.drawing._formulas import bar
 from jaxbp.drawing._graph import Edge, Graph, Node
-from jaxbp.drawing._numbers import number
+from jaxbp.drawing._numbers import MISSING, number
 from jaxbp.drawing._text import one_line
 
 MOST = 150  # boxes; with more equations groups are drawn closed
@@ -137,7 +137,7 @@ def _box(graph: Graph, run: Sequence[Node]) -> Box:
 def _row(node: Node, edge: Edge) -> Row:
     """Its local derivative if that is a number, else what it adds to the gradient."""
     if edge.gradient is None and edge.autodiff is None:
-        return Row((edge.wire,), short(edge.wire), edge.wire)
+        return Row((edge.wire,), f"{short(edge.wire)}: {MISSING}", edge.wire)
     if edge.local is None:
         full = f"{bar(edge.wire)} += {edge.vjp}"
         return Row((edge.wire,), cut(full), full)

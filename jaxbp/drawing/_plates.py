@@ -52,7 +52,7 @@ def half(value: Any) -> Half:
     """A scalar as its number, an array by root mean square, range and a drawing."""
     if value is None or not isinstance(value, np.ndarray):
         return Half((MISSING if value is None else str(value.dtype),), None)
-    if value.ndim == 0:
+    if value.size == 1 and is_numeric(value):
         return Half((number(value.item(), 6),), None)
     if not value.size or not is_numeric(value):
         return Half(("empty" if not value.size else str(value.dtype),), None)
@@ -66,7 +66,8 @@ def half(value: Any) -> Half:
 def below(wire: Wire) -> Half:
     """The gradient; and autodiff's, where rounding does not explain the difference."""
     found = half(wire.gradient)
-    if wire.units is None or wire.units <= BEYOND_ROUNDING:
+    alone = wire.gradient is None and wire.autodiff is not None  # a chain named no more
+    if not alone and (wire.units is None or wire.units <= BEYOND_ROUNDING):
         return found
     auto = half(wire.autodiff).lines[0]
     return Half((*found.lines, f"autodiff {auto}"), found.array)

@@ -9,29 +9,37 @@ FONT = "DejaVu Sans Mono, Menlo, Consolas, Liberation Mono, monospace"
 _DRAWN = {"node", "wire"}  # parts that have a name of their own
 
 
-def svg(scene: Scene) -> str:
-    """One `<svg>` of the scene's size in pixels."""
+def svg(scene: Scene, *, buttons: bool = False) -> str:
+    """One `<svg>` of the scene's size in pixels; a picture, or one with `buttons`: its
+    boxes and plates, to be chosen."""
     width, height = f"{scene.width:.0f}", f"{scene.height:.0f}"
+    role, title = "group" if buttons else "img", escape(scene.title)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}" role="img" aria-label="{escape(scene.title)}" '
+        f'viewBox="0 0 {width} {height}" role="{role}" aria-label="{title}" '
         f'font-family="{FONT}">',
-        f"<title>{escape(scene.title)}</title>",
+        f"<title>{title}</title>",
         f"<desc>{escape(scene.words)}</desc>",
-        *_written(scene.shapes),
+        *_written(scene.shapes, buttons),
         "</svg>",
     ]
     return "\n".join(lines)
 
 
-def _written(shapes) -> Iterator[str]:
+def _written(shapes, buttons: bool) -> Iterator[str]:
     for shape in shapes:
         if isinstance(shape, Part):
             key = f' data-key="{escape(shape.key)}"' if shape.key else ""
-            yield f'<g class="{shape.kind}"{key}>'
+            chosen = buttons and shape.kind in _DRAWN
+            button = (
+                f' role="button" tabindex="0" aria-label="{escape(shape.words)}"'
+                if chosen
+                else ""
+            )
+            yield f'<g class="{shape.kind}"{key}{button}>'
             if shape.kind in _DRAWN:
                 yield f"<title>{escape(shape.words)}</title>"
-            yield from _written(shape.shapes)
+            yield from _written(shape.shapes, buttons)
             yield "</g>"
         else:
             yield _shape(shape)

@@ -4,7 +4,7 @@ import io
 from collections.abc import Iterable, Iterator
 
 from jaxbp.drawing._formulas import bar
-from jaxbp.drawing._graph import Graph, Node
+from jaxbp.drawing._graph import Edge, Graph, Node
 from jaxbp.drawing._numbers import MISSING, number, summary
 
 
@@ -68,18 +68,19 @@ def _links(graph: Graph, nodes: Iterable[Node]) -> Iterator[str]:
         yield f"{place}{', '.join(node.outputs)} = {node.expression}{mark}"
         for edge in node.edges:
             if edge.gradient is not None or edge.autodiff is not None:
-                yield "  " + _added(node, edge)
+                yield "  " + added(node, edge)
 
 
-def _added(node: Node, edge) -> str:
-    added = edge.gradient if edge.gradient is not None else edge.autodiff
+def added(node: Node, edge: Edge) -> str:
+    """The local derivative of an edge, and what it adds to the gradient of its wire."""
+    found = edge.gradient if edge.gradient is not None else edge.autodiff
     local = ""
     if edge.local is not None:
         of = f"∂{node.outputs[0]}/∂{edge.wire}"
         value = number(edge.local)
         named = f" = {edge.formula}" if edge.formula not in ("", value) else ""
         local = f"{of}{named} = {value}; "
-    return f"{local}{bar(edge.wire)} += {edge.vjp} = {summary(added)}"
+    return f"{local}{bar(edge.wire)} += {edge.vjp} = {summary(found)}"
 
 
 def is_wrong(graph: Graph, node: Node) -> bool:
