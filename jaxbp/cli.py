@@ -1,4 +1,4 @@
-"""The command line: compare, audit and cost of a function, and doctor."""
+"""The command line: compare, audit, cost and graph of a function, and doctor."""
 
 import argparse
 import contextlib
@@ -16,6 +16,15 @@ _VERBS = {
     "compare": "hold a hand-written gradient against autodiff's",
     "audit": "the same, of every hand-written rule inside a function",
     "cost": "what a hand-written gradient buys: time, memory, FLOPs",
+    "graph": "a value and a gradient on every wire, as a picture, a page or text",
+}
+_SUFFIXES = {
+    ".svg": lambda graph: graph.svg(),
+    ".png": lambda graph: graph.png(),
+    ".html": lambda graph: graph.html(),
+    ".txt": lambda graph: f"{graph.text()}\n",
+    ".md": lambda graph: graph.worksheet(markdown=True) + "\n",
+    ".json": lambda graph: json.dumps(graph.to_dict(), indent=2) + "\n",
 }
 _EXIT = "exit codes: 0 ok, 1 the answer is not ok, 2 the question could not be asked"
 _ARGS = (
@@ -33,9 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    out = getattr(options, "out", None)
+    if out and os.path.splitext(out)[1] not in _SUFFIXES:
+        known = ", ".join(_SUFFIXES)
+        _fail(f"expected --out to end in one of {known}; got {out}.")
     with contextlib.redirect_stdout(sys.stderr):  # what the user's own code prints
         answer = _doctor() if options.verb == "doctor" else _ask(options)
-    text = json.dumps(answer.to_dict(), indent=2) if options.json else str(answer)
+        said = _written(answer, out) if out else ""
+    text = json.dumps(answer.to_dict(), indent=2) if options.json else said or answer
     try:
         print(text, flush=True)
     except OSError as error:  # a reader that has gone, a full disk: no verdict
@@ -56,9 +70,25 @@ def _ask(options: argparse.Namespace) -> Any:
         return _verb(options.verb)(f, *args, kwargs=kwargs, **settings)
 
 
+def _written(graph: Any, path: str) -> str:
+    """What to say of a graph that now stands in a file, as the suffix wants it."""
+    try:
+        content = _SUFFIXES[os.path.splitext(path)[1]](graph)
+        data = content if isinstance(content, bytes) else content.encode()
+        with open(path, "wb") as file:
+            file.write(data)
+    except ModuleNotFoundError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        _fail(f"expected --out to be a file that can be written; got {error}.")
+    return f"{graph.headline()}\nin {path}"
+
+
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """The options of the verb that were given; its own defaults stand for the rest."""
     names = ("seed", "effort", "order", "surrogate", "numeric", "accuracy", "rounds")
+    names += ("iteration",)
     given = {name: getattr(options, name, None) for name in names}
     if getattr(options, "reference", None):
         given["reference"] = _function("--reference", options.reference)
@@ -66,7 +96,8 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _verb(name: str) -> Callable[..., Any]:
-    return getattr(importlib.import_module(f"jaxbp.instrument._{name}"), name)
+    home = "drawing" if name == "graph" else f"instrument._{name}"
+    return getattr(importlib.import_module(f"jaxbp.{home}"), name)
 
 
 def _doctor() -> Any:
@@ -148,7 +179,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_options(verb: str, add: Callable[..., Any]) -> None:
     add("function", metavar="FUNCTION", help="package.module:function")
     add("--args", required=True, metavar="package.module:make_args", help=_ARGS)
-    if verb != "audit":
+    if verb in ("compare", "cost"):
         add(
             "--reference",
             metavar="package.module:function",
@@ -176,7 +207,11 @@ def _add_options(verb: str, add: Callable[..., Any]) -> None:
             const=True,
             help="not ok where less accurate than autodiff in the arguments' dtype",
         )
-    if verb == "cost":
+    if verb == "graph":
+        suffixes = f"where to write it: a file that ends in {', '.join(_SUFFIXES)}"
+        add("--out", metavar="FILE", help=suffixes)
+        add("--iteration", type=int, metavar="N", help="of every scan, to be drawn (0)")
+    elif verb == "cost":
         add("--rounds", type=int, metavar="N", help="how often both are run (11)")
     else:
         add("--seed", type=int, metavar="N", help="of the random cotangents (0)")

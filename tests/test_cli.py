@@ -62,6 +62,19 @@ def chatty(x):
 def make_exit():
     raise SystemExit(0)
 
+
+def total(x):
+    return square(x).sum()
+
+
+def wrong_total(x):
+    return cube(x).sum()
+
+
+def scanned(x):
+    return jax.lax.scan(lambda c, y: (jnp.sin(c) * y, c), x[0], x)[0]
+
+
 number = 3
 """
 
@@ -121,6 +134,71 @@ def test_cost_prints_a_table_or_json(capsys):
     assert asked("cost", "cube", "make_args", "--rounds", "2", "--json") == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["schema"], answer["time"]["rounds"]) == (1, 2)
+
+
+FORMATS = {
+    "svg": b"<svg ",
+    "png": b"\x89PNG",
+    "html": b"<!doctype html>",
+    "txt": b"graph(total): ",
+    "md": b"## graph(total)",
+    "json": b"{",
+}
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_graph_writes_what_the_suffix_says(capsys, tmp_path, suffix):
+    path = tmp_path / f"picture.{suffix}"
+    assert asked("graph", "total", "make_args", "--out", str(path)) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "graph(total): 2 nodes"
+    assert said[-1] == f"in {path}"
+    start = path.read_bytes()[:40]
+    assert start.startswith(FORMATS[suffix])
+
+
+def test_graph_prints_text_or_json_and_a_wrong_link_exits_with_1(capsys):
+    assert asked("graph", "total") == 0
+    assert "first wrong link" not in capsys.readouterr().out
+    assert asked("graph", "wrong_total") == 1
+    assert "first wrong link from the loss: cube" in capsys.readouterr().out
+    assert asked("graph", "wrong_total", "make_args", "--json") == 1
+    assert json.loads(capsys.readouterr().out)["wrong"]["rule"] == "cube"
+
+
+def test_graph_draws_the_iteration_asked_for(capsys):
+    assert asked("graph", "scanned", "make_args", "--iteration", "2") == 0
+    assert "scan[2]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("total", "make_args", "--out", "picture.gif"), "one of .svg, .png, .html, "),
+        (
+            ("total", "make_args", "--out", "no/such/picture.svg"),
+            "a file that can be w",
+        ),
+        (("square", "make_args"), "jaxbp.graph: expected cotangent to be "),
+    ],
+)
+def test_a_graph_that_cannot_be_had_exits_with_2(capsys, more, message):
+    with pytest.raises(SystemExit) as ended:
+        asked("graph", *more)
+    error = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_without_the_wheel_the_command_says_what_to_install(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pygraphviz", None)
+    with pytest.raises(SystemExit) as ended:
+        asked("graph", "total", "make_args", "--out", "picture.svg")
+    assert ended.value.code == 2
+    assert "pip install 'jaxbp[report]'" in capsys.readouterr().err
+    assert not os.path.exists("picture.svg")
+    assert asked("graph", "total", "make_args", "--out", "picture.txt") == 0
 
 
 def test_doctor_tells_versions_and_what_is_missing(capsys, monkeypatch):

@@ -215,6 +215,12 @@ class Graph(Section):
 
         return png(scene(self), scale)
 
+    def headline(self) -> str:
+        """What it is of, whether it is faithful, and what is wrong: a line each."""
+        from jaxbp.drawing._text import heading
+
+        return "\n".join(heading(self))
+
     def text(self) -> str:
         """For a terminal: every wire with its value and its gradient."""
         from jaxbp.drawing._text import text
