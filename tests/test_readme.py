@@ -36,9 +36,9 @@ def _run(*command, cwd=ROOT, code=0):
 
 
 def test_there_are_examples_and_tables_to_check():
-    assert len(EXAMPLES) == 4
+    assert len(EXAMPLES) == 5
     assert len(MODEL) == 1
-    assert len(COMMANDS) == 2
+    assert len(COMMANDS) == 3
     assert len(TABLES) == 1
 
 
@@ -48,16 +48,32 @@ def test_an_example_prints_what_stands_below_it(code, printed):
 
 
 def test_a_rule_of_ones_own_comes_to_the_verdicts_shown(tmp_path):
-    (model,), (audited, compared) = MODEL, COMMANDS
+    (model,), (audited, drawn, compared) = MODEL, COMMANDS
     mended = model.replace("(3 * y_bar,)", "(2 * y_bar,)")
     assert mended != model
     for source, (command, printed), code in (
         (model, audited, 1),
+        (model, drawn, 1),
         (mended, compared, 0),
     ):
         (tmp_path / "model.py").write_text(source)
         output = _run("-m", "jaxbp.cli", *command.split(), cwd=tmp_path, code=code)
         assert output == printed
+
+
+def test_the_picture_is_what_is_drawn():
+    """But for where Graphviz, of whatever version, puts it."""
+    (path,) = re.findall(r"!\[[^\]]*\]\((pictures/\w+\.svg)\)", README)
+    code = "from jaxbp import graph, nets\n"
+    code += (
+        f"g = graph(nets.{pathlib.Path(path).stem}, 1.0, -2.0, -3.0)\nprint(g.svg())"
+    )
+    shown = (ROOT / path).read_text(encoding="utf-8")
+    texts = [
+        re.findall(r"<text[^>]*>(.*?)</text>", svg) for svg in (shown, _run("-c", code))
+    ]
+    assert sorted(texts[0]) == sorted(texts[1])
+    assert "∂e/∂d = c = −3" in texts[0]
 
 
 @pytest.mark.parametrize(("arguments", "table"), TABLES)

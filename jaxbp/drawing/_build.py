@@ -9,12 +9,12 @@ import numpy as np
 from jaxbp import _jaxpr
 from jaxbp._steps import Step, Value, is_users_rule
 from jaxbp._sweep import sweep
-from jaxbp.drawing import _graph
+from jaxbp.drawing import _nodes
 from jaxbp.drawing._bars import Written, backward_of
 from jaxbp.drawing._formulas import formula
-from jaxbp.drawing._graph import Edge, Node, Wire
 from jaxbp.drawing._local import local_derivative
 from jaxbp.drawing._names import Names
+from jaxbp.drawing._nodes import Edge, Node, Wire
 from jaxbp.drawing._numbers import operand
 from jaxbp.drawing._section import Run, Section
 from jaxbp.drawing._units import units_between
@@ -152,7 +152,7 @@ class Builder:
         label = self._groups.named(step.name.removeprefix("_"))
         return _Opened(Section(run, called, {}), written, (*around, label))
 
-    def _way_back(self, step, section, outputs, prefix) -> _graph.Section | None:
+    def _way_back(self, step, section, outputs, prefix) -> _nodes.Section | None:
         given = [section.name(v) or "" for v in step.ins]
         inner = backward_of(step, given, outputs, self._iteration)
         if inner is None:
@@ -161,7 +161,7 @@ class Builder:
         for value in inner.inputs:
             name = builder.names.named(inner.called[id(value)])
             inner.called[id(value)] = builder.wire(name, "argument", value.value)
-        return _graph.Section(builder.nodes(inner, prefix), builder.wires)
+        return _nodes.Section(builder.nodes(inner, prefix), builder.wires)
 
 
 class _Opened:

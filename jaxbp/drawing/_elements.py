@@ -12,7 +12,8 @@ from jaxbp import _interpret
 from jaxbp._errors import argument_error
 from jaxbp._steps import Step, is_floating
 from jaxbp._sweep import plain, with_pullback
-from jaxbp.drawing._graph import Edge, Graph, Node
+from jaxbp.drawing._graph import Graph
+from jaxbp.drawing._nodes import Edge, Node
 
 LARGEST = 2**22  # local derivatives of one edge
 _WIDE = {"float64", "complex128", "int64", "uint64"}

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxbp.drawing._graph import SCHEMA, Graph, Node, Section, Wire
+from jaxbp.drawing._graph import SCHEMA, Graph
+from jaxbp.drawing._nodes import Node, Section, Wire
 from jaxbp.drawing._numbers import is_numeric, rms, spread
 from jaxbp.instrument._comparison import jsonable
 

@@ -19,8 +19,9 @@ from jaxbp._steps import Step, Value, holds, is_users_rule
 from jaxbp._sweep import sweep
 from jaxbp._tape import output_cotangents
 from jaxbp.drawing._build import Builder
-from jaxbp.drawing._graph import Graph, every_node
+from jaxbp.drawing._graph import Graph
 from jaxbp.drawing._names import argument_names
+from jaxbp.drawing._nodes import every_node
 from jaxbp.drawing._replay import Mark, replay
 from jaxbp.drawing._section import Section, names_of_data
 from jaxbp.drawing._wrong import first_wrong

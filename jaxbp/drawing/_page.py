@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 from jaxbp._errors import argument_error
 from jaxbp.drawing._draw import scene_of
-from jaxbp.drawing._graph import Graph, Node, Section
+from jaxbp.drawing._graph import Graph
+from jaxbp.drawing._nodes import Node, Section
 from jaxbp.drawing._numbers import summary
 from jaxbp.drawing._picture import Box, Picture, picture, short
 from jaxbp.drawing._svg import svg

@@ -10,7 +10,8 @@ import numpy as np
 
 from jaxbp._errors import argument_error
 from jaxbp.drawing._elements import Element, Link, element_of, elements, links_of
-from jaxbp.drawing._graph import Graph, Wire
+from jaxbp.drawing._graph import Graph
+from jaxbp.drawing._nodes import Wire
 from jaxbp.drawing._numbers import MISSING, number, operand
 from jaxbp.instrument._comparison import jsonable
 

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from jaxbp.drawing._formulas import bar
-from jaxbp.drawing._graph import Edge, Graph, Node
+from jaxbp.drawing._graph import Graph
+from jaxbp.drawing._nodes import Edge, Node
 from jaxbp.drawing._numbers import MISSING, number
 from jaxbp.drawing._text import one_line
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxbp.drawing._graph import Wire
+from jaxbp.drawing._nodes import Wire
 from jaxbp.drawing._numbers import MISSING, is_numeric, number, rms, spread, widened
 from jaxbp.drawing._picture import short
 from jaxbp.drawing._shapes import (

@@ -6,7 +6,8 @@ import numpy as np
 
 from jaxbp.drawing._elements import Element, Link
 from jaxbp.drawing._formulas import Formula, formula
-from jaxbp.drawing._graph import Graph, Node
+from jaxbp.drawing._graph import Graph
+from jaxbp.drawing._nodes import Node
 from jaxbp.drawing._numbers import number, operand
 
 Name = Callable[[str, tuple[int, ...]], str]  # of a wire, or of its element

@@ -4,7 +4,8 @@ import io
 from collections.abc import Iterable, Iterator
 
 from jaxbp.drawing._formulas import bar
-from jaxbp.drawing._graph import Edge, Graph, Node
+from jaxbp.drawing._graph import Graph
+from jaxbp.drawing._nodes import Edge, Node
 from jaxbp.drawing._numbers import MISSING, number, summary
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from jaxbp.drawing._elements import Element, Link, elements, links_of
 from jaxbp.drawing._formulas import bar
-from jaxbp.drawing._graph import Edge, Graph, Node
+from jaxbp.drawing._graph import Graph
+from jaxbp.drawing._nodes import Edge, Node
 from jaxbp.drawing._numbers import number, operand, summary
 from jaxbp.drawing._symbols import Name, plain_name, said, symbol, written
 from jaxbp.drawing._text import heading, is_wrong, one_line, table

@@ -8,7 +8,8 @@ import numpy as np
 
 from jaxbp import _jaxpr
 from jaxbp._steps import Step
-from jaxbp.drawing._graph import Node, Wrong, every_node
+from jaxbp.drawing._graph import Wrong
+from jaxbp.drawing._nodes import Node, every_node
 from jaxbp.drawing._section import Run
 from jaxbp.drawing._units import BEYOND_ROUNDING
 from jaxbp.instrument._audit import audit
