@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp import _interpret
-from jaxbp._errors import argument_error
+from jaxbp._errors import argument_error, describe
 from jaxbp._steps import Step, is_floating
 from jaxbp._sweep import plain, with_pullback
 from jaxbp.drawing._graph import Graph
@@ -61,6 +61,10 @@ def links_of(graph: Graph, node: Node, edge: Edge) -> Iterator[Link]:
             f"{most:,} of {node.outputs[0]} in {edge.wire}",
             "draw the graph of one example, or of a smaller network",
         )
+    for name in (edge.wire, *node.outputs):
+        if np.iscomplexobj(graph.wires[name].value):
+            got = describe(graph.wires[name].value)
+            raise argument_error("Graph.paths", name, "real, as paths are", got)
     by_rule = any(node is whole for whole in graph.nodes)
     values = [v.value for v in step.ins]
     local = _matrices(step, edge.place, values, by_rule)

@@ -82,7 +82,7 @@ def paths(graph: Graph, src: str | Sequence[str], dst: str, limit: int) -> Paths
         expected = f"one element of {dst}, {ends[0]} or another" if ends else "no empty"
         raise argument_error("Graph.paths", "dst", expected, f"all {len(ends)} of them")
     links = _between(graph, {e.wire for e in sources}, ends[0].wire)
-    ways, lengths = _ways(graph, links, sources)
+    ways, lengths = _ways(graph, links, sources, ends[0])
     adjoint, reached = _adjoints(graph, links, ends[0])
     at = _flat_index(graph, ends[0])
     count, walked = ways[ends[0].wire][at], lengths[ends[0].wire][at]
@@ -115,12 +115,12 @@ def _between(graph: Graph, sources: set[str], end: str) -> list[Link]:
     return found
 
 
-def _ways(graph: Graph, links: list[Link], sources: list[Element]):
+def _ways(graph: Graph, links: list[Link], sources: list[Element], end: Element):
     """To every element the number of ways from the sources, and their links in all.
 
     In Python's integers: they outgrow others.
     """
-    ways = {wire: _zeros(graph, wire) for wire in _wires(links, sources)}
+    ways = {wire: _zeros(graph, wire) for wire in _wires(links, [*sources, end])}
     lengths = {wire: _zeros(graph, wire) for wire in ways}
     for source in sources:
         ways[source.wire][_flat_index(graph, source)] = 1

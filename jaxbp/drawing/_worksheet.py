@@ -52,7 +52,7 @@ class _Writer:
         self.end = ends[0] if whole else None
 
     def links(self, limit: int) -> list[Link] | None:
-        """All local derivatives, None where they are too many to be written."""
+        """All local derivatives, None where they are no numbers or too many."""
         sizes = {name: np.size(wire.value) for name, wire in self.graph.wires.items()}
         pairs = [
             sizes[out] * sizes[edge.wire]
@@ -60,7 +60,8 @@ class _Writer:
             for edge in self._edges(node)
             for out in node.outputs
         ]
-        if sum(pairs) > _LISTED:
+        complex_ = any(np.iscomplexobj(w.value) for w in self.graph.wires.values())
+        if complex_ or sum(pairs) > _LISTED:
             return None
         found = [
             link

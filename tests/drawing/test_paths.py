@@ -151,6 +151,27 @@ def test_what_is_no_element_is_refused(network, src, dst, message):
     assert message in str(refused.value)
 
 
+def test_where_there_is_no_way_there_is_no_path():
+    g = graph(lambda x, y: x * 2 + 0 * y, 1.0, 3.0)
+    found = g.paths("y", "v1")  # x · 2
+    assert (found.count, found.listed, list(found.sums.values())) == (0, (), [0.0])
+    assert "0 paths" in str(found)
+
+
+def test_complex_numbers_are_refused_and_their_worksheet_stands_whole():
+    g = graph(lambda x: jnp.abs(jnp.fft.fft(x)).sum(), np.ones(4))
+    with pytest.raises(ValueError, match="to be real, as paths are; got complex128"):
+        g.paths("x", "y")
+    assert "x_bar += " in g.worksheet()
+
+
+def test_the_precision_is_the_recorded_one(network):
+    with jax.enable_x64(False):
+        found = network.paths("params[0]['w'][1, 2]", "losses")
+    ((element, total),) = found.sums.items()
+    assert total == pytest.approx(found.gradients[element], rel=1e-13)
+
+
 def test_arrays_too_large_to_be_taken_apart_are_refused():
     x = np.ones(3000)
     with pytest.raises(ValueError, match="one example"):
