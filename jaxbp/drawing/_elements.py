@@ -65,6 +65,10 @@ def links_of(graph: Graph, node: Node, edge: Edge) -> Iterator[Link]:
         if np.iscomplexobj(graph.wires[name].value):
             got = describe(graph.wires[name].value)
             raise argument_error("Graph.paths", name, "real, as paths are", got)
+    if edge.local:  # a number that is known
+        known = np.array([[edge.local]]), np.array([[True]])
+        yield Link(node, edge, node.outputs[0], *known)
+        return
     by_rule = any(node is whole for whole in graph.nodes)
     values = [v.value for v in step.ins]
     local = _matrices(step, edge.place, values, by_rule)
