@@ -1,4 +1,4 @@
-"""Run the tutorial systems and print what each of their claims comes to."""
+"""Take the tutorial systems apart, and train networks on real data."""
 
 import argparse
 import ast
@@ -10,12 +10,16 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import NoReturn
 
 from experiments._rows import SYSTEMS
 
 _HERE = pathlib.Path(__file__).parent
-NAMES = (*SYSTEMS, "errata")
+TUTORIALS = (*SYSTEMS, "errata")
+NAMES = (*TUTORIALS, "digits", "mnist", "names")
+# Of what is imported, by the extra that installs it; of all else it is `report`.
+_EXTRAS = dict.fromkeys(("mlxtend", "names", "sklearn"), "data")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,14 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in NAMES:
             print(summary(name))
         return 0
-    names = _names(options.names)
+    names = _names(options)
     _check_sizes(options.sizes)
     try:
-        return _run(names, options)
+        with _on_device(options.device):
+            return _run(names, options)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith(("experiments", "jaxbp")):
             raise
-        mend = "pip install 'jaxbp[report]'"
+        mend = f"pip install 'jaxbp[{_EXTRAS.get(error.name, 'report')}]'"
         _fail(f"expected the module {error.name}; got none: {mend}.")
     except KeyboardInterrupt:
         print("experiments: interrupted.", file=sys.stderr)
@@ -50,6 +55,15 @@ def summary(name: str) -> str:
     """The first line of an experiment's docstring, without importing it."""
     tree = ast.parse((_HERE / f"{name}.py").read_text(encoding="utf-8"))
     return (ast.get_docstring(tree) or name).splitlines()[0]
+
+
+def _on_device(name: str | None) -> AbstractContextManager:
+    from experiments._device import computing_on
+
+    try:
+        return computing_on(name)
+    except ValueError as error:
+        _fail(str(error))
 
 
 def _run(names: Sequence[str], options: argparse.Namespace) -> int:
@@ -75,9 +89,10 @@ def _run(names: Sequence[str], options: argparse.Namespace) -> int:
         _fail(f"expected --out to be a folder to write in; got {options.out}: {why}.")
     console = Console(highlight=False, markup=False)
     console.width = max(console.width, _NARROWEST)
-    _terminal.print_legend(console)
+    if set(names) & set(TUTORIALS):
+        _terminal.print_legend(console)
     reports, written = {}, []
-    for name in SYSTEMS if "errata" in names else names:
+    for name in _needed(names):
         reports[name] = report = _one(name, options)
         if name in names:
             paths = write(name, report)
@@ -93,6 +108,12 @@ def _run(names: Sequence[str], options: argparse.Namespace) -> int:
     files = ", ".join(path.name for path in written)
     _terminal.say(console, f"{files} in {_shown(options.out)}; {seconds:.0f} s.")
     return 0 if good else 1
+
+
+def _needed(names: Sequence[str]) -> list[str]:
+    """What has to run: for the errata, every system."""
+    needed = SYSTEMS if "errata" in names else ()
+    return list(dict.fromkeys([*needed, *(n for n in names if n != "errata")]))
 
 
 def _one(name: str, options: argparse.Namespace):
@@ -138,6 +159,9 @@ _LOSS = _value("--loss-below", float, "a number from 0 on", lambda x: 0 <= x < m
 _EPOCHS = _value(
     "--epochs", int, f"an integer from 0 to {_MOST:,}", lambda n: 0 <= n <= _MOST
 )
+_STEPS = _value(
+    "--steps", int, f"an integer from 1 to {_MOST:,}", lambda n: 1 <= n <= _MOST
+)
 _SEED = _value("--seed", int, "an integer from 0 to 2³²−1", lambda n: 0 <= n < 2**32)
 
 
@@ -159,8 +183,9 @@ def _parser() -> argparse.ArgumentParser:
         "names",
         nargs="*",
         metavar="NAME",
-        help="of t1 … t12 and errata; without one, all",
+        help="of t1 … t12, errata, digits, mnist and names; without one, the tutorials",
     )
+    add("--all", action="store_true", help="train the networks as well")
     add("--list", action="store_true", help="say what there is, and stop")
     add(
         "--out",
@@ -168,6 +193,18 @@ def _parser() -> argparse.ArgumentParser:
         default=_HERE.parent / "results",
         metavar="DIR",
         help="where to write JSON and figures (results/)",
+    )
+    add(
+        "--device",
+        metavar="NAME",
+        help="where to compute: cpu, gpu, tpu, or one of several, gpu:1 (JAX chooses)",
+    )
+    add("--seed", type=_SEED, default=0, metavar="N", help="of random starts (0)")
+    add(
+        "--steps",
+        type=_STEPS,
+        metavar="N",
+        help="of training in digits, mnist and names (each its own)",
     )
     t11 = parser.add_argument_group("the run of t11").add_argument
     t11(
@@ -193,15 +230,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="and after this many epochs (1000)",
     )
-    t11("--seed", type=_SEED, default=0, metavar="N", help="of the random start (0)")
     return parser
 
 
-def _names(asked: Sequence[str]) -> list[str]:
+def _names(options: argparse.Namespace) -> list[str]:
+    asked = options.names
     for name in asked:
         if name.lower() not in NAMES:
             _fail(f"expected NAME to be one of {', '.join(NAMES)}; got {name}.")
-    return list(dict.fromkeys(name.lower() for name in asked)) or list(NAMES)
+    chosen = NAMES if options.all else [name.lower() for name in asked] or TUTORIALS
+    return list(dict.fromkeys(chosen))
 
 
 def _check_sizes(sizes: Sequence[int]) -> None:

@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-import jax
+import jax.numpy as jnp
 
 from experiments._rows import Row
 
@@ -37,9 +37,14 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in _LIBRARIES},
         "jaxbp": _own_version(),
-        "platform": f"{platform.system()} {platform.machine()}, "
-        f"{jax.default_backend()}",
+        "platform": f"{platform.system()} {platform.machine()}, {_device()}",
     }
+
+
+def _device() -> str:
+    """Where what is computed now is computed."""
+    (device,) = jnp.zeros(()).devices()
+    return f"{device.platform}:{device.id}"
 
 
 def check_folder(folder: pathlib.Path) -> None:

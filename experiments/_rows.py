@@ -17,7 +17,8 @@ class Witness(NamedTuple):
 
     `auto` and `numeric` are None where there is nothing to differentiate. `error` is
     the numeric derivative's own estimate, `scale` the largest magnitude in the array
-    that the scalar is an element of: what differences are relative to.
+    that the scalar is an element of: what differences are relative to. `rounding` is
+    how far rounding may take `auto` from `manual`, where it was measured.
     """
 
     manual: float
@@ -25,6 +26,7 @@ class Witness(NamedTuple):
     numeric: float | None = None
     error: float | None = None
     scale: float | None = None
+    rounding: float | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table. `printed`, `error`, `scale`, `erratum` are not written."""
+    """One line of a table. Written are the fields down to `note`."""
 
     system: str
     quantity: str
@@ -70,6 +72,7 @@ class Row:
     printed: str | None = None
     error: float | None = None
     scale: float | None = None
+    rounding: float | None = None
     erratum: str = ""
 
 
@@ -242,6 +245,7 @@ def _row(system: str, page: _Page, claim: Claim) -> Row:
         printed=claim.published,
         error=witness.error,
         scale=witness.scale,
+        rounding=witness.rounding,
         erratum=claim.erratum,
     )
 

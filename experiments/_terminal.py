@@ -34,7 +34,10 @@ def print_legend(console: Console) -> None:
 
 
 def print_report(console: Console, title: str, report: Report, path: object) -> None:
-    """A system: its table, then what else it has to say."""
+    """A system: its table, then what else it has to say; of trained networks that."""
+    if is_trained(report):
+        say(console, f"{title}\n\n{report.text}\n")
+        return
     derived = [row for row in report.rows if row.verdict == "derived"]
     kept = len(report.rows) - max(0, len(derived) - _DERIVED)
     table = _table(title, "quantity", *_COLUMNS)
@@ -78,20 +81,40 @@ def print_errata(console: Console, rows: Iterable[Row]) -> None:
 def print_summary(console: Console, reports: Mapping[str, Report]) -> bool:
     """Do the witnesses agree, and what became of the claims."""
     worst = {name: _disagreements(report.rows) for name, report in reports.items()}
-    good = [name for name, rows in worst.items() if not rows]
-    rows = [row for report in reports.values() for row in report.rows]
+    trained = [name for name, report in reports.items() if is_trained(report)]
+    systems = [name for name in reports if name not in trained]
+    rows = [row for name in systems for row in reports[name].rows]
     gap, error = _largest(rows)
-    say(
-        console,
-        f"{len(good)} of {len(reports)} systems: hand-written and autodiff agree, at "
-        f"worst to {gap:.1e}, and numeric derivatives with them, within their own "
-        f"error estimates, at worst {error:.1e} (relative).",
-    )
+    count = lambda names: f"{sum(not worst[n] for n in names)} of {len(names)}"
+    if systems:
+        say(
+            console,
+            f"{count(systems)} systems: hand-written and autodiff agree, at worst to "
+            f"{gap:.1e}, and numeric derivatives with them, within their own error "
+            f"estimates, at worst {error:.1e} (relative).",
+        )
+    if trained:
+        say(
+            console,
+            f"{count(trained)} trained by both gradients along the same curves, to "
+            "what rounding explains.",
+        )
     for name, bad in worst.items():
         for row in bad[:3]:
             values = (row.manual, row.auto, row.numeric)
             shown = ", ".join("none" if v is None else f"{v!r}" for v in values)
             say(console, f"{name}: the witnesses disagree on {row.quantity}: {shown}")
+    if systems:
+        _print_claims(console, rows)
+    return not any(worst.values())
+
+
+def is_trained(report: Report) -> bool:
+    """Whether it is of training: its rows have what rounding explains beside them."""
+    return any(row.rounding is not None for row in report.rows)
+
+
+def _print_claims(console: Console, rows: Sequence[Row]) -> None:
     count = Counter(row.verdict for row in rows)
     claims = sum(n for verdict, n in count.items() if verdict != "derived")
     labels = sorted({r.erratum for r in rows if r.erratum}, key=lambda e: (len(e), e))
@@ -101,7 +124,6 @@ def print_summary(console: Console, reports: Mapping[str, Report]) -> bool:
         f"inputs, {count['erratum']} wrong{_listed(labels)}; "
         f"beside them {count['derived']} derived, where nothing is published.",
     )
-    return len(good) == len(reports)
 
 
 def _origin(row: Row) -> tuple[str, str]:
@@ -115,7 +137,11 @@ def _disagreements(rows: Sequence[Row]) -> list[Row]:
 
 def _agree(row: Row) -> bool:
     scale = max(row.scale or 0.0, abs(row.manual))
-    if row.auto is not None and not _close(row.auto, row.manual, 1e-13 * scale):
+    allowed = 1e-13 * scale if row.rounding is None else row.rounding
+    if row.auto is not None and not _close(row.auto, row.manual, allowed):
+        return False
+    # Where rounding explains as much as this, a wrong rule would pass as well.
+    if row.rounding is not None and not row.rounding <= 1e-3 * scale:
         return False
     if row.numeric is None or row.error is None:
         return True
