@@ -27,7 +27,7 @@ COLUMNS += ["manual", "auto", "numeric", "verdict", "note"]
         (
             ["t13"],
             "expected NAME to be one of t1, t2, t3, t4, t5, t6, t7, t8, t9, t10, t11, "
-            "t12, errata; got t13.",
+            "t12, errata, digits, mnist, names; got t13.",
         ),
         (["--sizes", "2", "0", "1"], "expected --sizes to be integers of at least 1; "),
         (
@@ -67,6 +67,21 @@ COLUMNS += ["manual", "auto", "numeric", "verdict", "note"]
             "expected --loss-below to be a number from 0 on; ",
         ),
         (["--seed=-1"], "expected --seed to be an integer from 0 to 2³²−1;"),
+        (["--steps", "0"], "expected --steps to be an integer from 1 to 1,000,000; "),
+        (["--steps", "few"], "expected --steps to be an integer from 1 to 1,000,000; "),
+        (
+            ["t1", "--device", "abacus"],
+            "expected --device to be one of cpu:0; got abacus: pip install "
+            "'jaxbp[cuda13]', or [cuda12] or [tpu], brings others.",
+        ),
+        (
+            ["t1", "--device", "cpu:7"],
+            "expected --device to be one of cpu:0; got cpu:",
+        ),
+        (
+            ["t1", "--device", "cpu:x"],
+            "expected --device to be one of cpu:0; got cpu:",
+        ),
         (["--bogus"], "unrecognized arguments: --bogus."),
         (["--out"], "--out: expected one argument."),
     ],
