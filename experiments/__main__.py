@@ -18,8 +18,8 @@ from experiments._rows import SYSTEMS
 _HERE = pathlib.Path(__file__).parent
 TUTORIALS = (*SYSTEMS, "errata")
 NAMES = (*TUTORIALS, "digits", "mnist", "names")
-# Of what is imported, by the extra that installs it; of all else it is `report`.
-_EXTRAS = dict.fromkeys(("mlxtend", "names", "sklearn"), "data")
+# What the extra `data` installs; all else that is imported, `report` does.
+_DATA = ("mlxtend", "names", "sklearn")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith(("experiments", "jaxbp")):
             raise
-        mend = f"pip install 'jaxbp[{_EXTRAS.get(error.name, 'report')}]'"
+        extra = "data" if error.name in _DATA else "report"
+        mend = f"pip install 'jaxbp[{extra}]'"
         _fail(f"expected the module {error.name}; got none: {mend}.")
     except KeyboardInterrupt:
         print("experiments: interrupted.", file=sys.stderr)

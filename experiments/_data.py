@@ -53,9 +53,9 @@ def digits() -> Images:
     """1,797 images of 8 × 8; of each class the last 30 are the test set."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    x, y = found.images.astype(np.uint8), found.target.astype(np.int32)
-    return _held_out(x, y, 30, 16)
+    rows, y = map(np.asarray, load_digits(return_X_y=True))
+    x = rows.reshape(-1, 8, 8).astype(np.uint8)
+    return _held_out(x, y.astype(np.int32), 30, 16)
 
 
 def _held_out(x: np.ndarray, y: np.ndarray, last: int, white: int) -> Images:

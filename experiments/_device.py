@@ -28,7 +28,7 @@ def computing_on(name: str | None) -> AbstractContextManager:
     raise ValueError(f"expected --device to be one of {known}; got {name}: {mend}.")
 
 
-def _devices(platform: str) -> list[jax.Device]:
+def _devices(platform: str) -> list:
     try:
         return jax.devices(platform)
     except RuntimeError:  # there is none

@@ -31,7 +31,6 @@ def curves(title: str, trained: "Trained") -> "Figure":
         apart.plot(steps, trained.allowed[name], color=color, lw=1, ls=":")
     apart.plot([], [], "o", ms=3, color="0.3", label="|hand-written − autodiff|, not 0")
     apart.plot([], [], color="0.3", lw=1, ls=":", label="what rounding explains")
-    loss.set_ylim(bottom=0)
     apart.set_yscale("log")
     apart.set_ylim(top=100 * max(np.max(v) for v in trained.allowed.values()))
     _curves.label(loss, title, "step", "mean cross-entropy")
@@ -51,36 +50,38 @@ def confusion(title: str, y: np.ndarray, guess: np.ndarray) -> "Figure":
     axes.imshow(wrong, cmap="Oranges", vmin=0, vmax=max(1, 1.5 * wrong.max()))
     for (row, column), n in np.ndenumerate(counts):
         if n:
-            bold = {"fontweight": "bold"} if row == column else {}
-            axes.text(column, row, str(n), ha="center", va="center", fontsize=8, **bold)
+            weight = "bold" if row == column else "normal"
+            centred = {"ha": "center", "va": "center", "fontsize": 8}
+            axes.text(column, row, str(n), fontweight=weight, **centred)
     axes.set(xticks=range(count), yticks=range(count))
     axes.set(title=title, xlabel="taken for", ylabel="is")
     return made
 
 
-def weights(title: str, units: Sequence[np.ndarray]) -> "Figure":
+def weights(title: str, units: np.ndarray) -> "Figure":
     """What each unit looks for: blue adds to its sum, red takes away."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = list(units)[:_MOST]
+    shown = units[:_MOST]
     columns = 16 if len(shown) > 32 else 8
     lines = math.ceil(len(shown) / columns)
     size = 0.6 * columns + 1, 0.66 * lines + 0.5
     made = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(made)
-    largest = max(float(np.abs(unit).max()) for unit in shown)
+    largest = float(np.abs(shown).max())
+    scale = {"cmap": "RdBu", "vmin": -largest, "vmax": largest}
     panels = made.subplots(lines, columns, squeeze=False)
     for axes in panels.flat:
         axes.set_axis_off()
-    for axes, unit in zip(panels.flat, shown, strict=False):
-        image = axes.imshow(unit, cmap="RdBu", vmin=-largest, vmax=largest)
-    made.colorbar(image, ax=panels, shrink=0.9, aspect=15)
+    pairs = zip(panels.flat, shown, strict=False)
+    images = [axes.imshow(unit, **scale) for axes, unit in pairs]
+    made.colorbar(images[0], ax=panels, shrink=0.9, aspect=15)
     made.suptitle(title, fontsize=10)
     return made
 
 
-def letters(vectors: Mapping[str, np.ndarray], known: str) -> "Figure":
+def letters(vectors: Mapping[str, np.ndarray], known: Sequence[str]) -> "Figure":
     """Each network's vectors of the letters, along their two main directions."""
     made, panels = _curves.figure(len(vectors))
     for axes, (name, rows) in zip(panels, vectors.items(), strict=True):
@@ -92,5 +93,5 @@ def letters(vectors: Mapping[str, np.ndarray], known: str) -> "Figure":
             color = "#D55E00" if letter in "aeiouy" else "black"
             axes.annotate(letter, place, ha="center", va="center", color=color)
         share = (sizes[:2] ** 2).sum() / (sizes**2).sum()
-        _curves.label(axes, f"{name}: letters, {share:.0%} of their spread", "", "")
+        _curves.label(axes, f"letters, {name}", f"{share:.0%} of their spread", "")
     return made

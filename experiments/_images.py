@@ -119,6 +119,7 @@ def _tests(net: nets.Net, x: np.ndarray, y: np.ndarray) -> Callable[[Any], Any]:
 def _by_scikit_learn(images: Images, start, rows: int, plan: Plan):
     """What its MLPClassifier tells, and its weights; from our start, in our order."""
     from sklearn.neural_network import MLPClassifier
+    from threadpoolctl import threadpool_limits  # which scikit-learn brings
 
     given = _flat(images.x)[:rows] / images.white, images.y[:rows]
     epochs = plan.steps * plan.batch // rows
@@ -129,13 +130,14 @@ def _by_scikit_learn(images: Images, start, rows: int, plan: Plan):
         momentum=_MOMENTUM,
         learning_rate_init=plan.rate,
         alpha=0,
-        batch_size=plan.batch,
+        batch_size=plan.batch,  # pyright: ignore - a number or "auto"
         shuffle=False,
         max_iter=1,
         n_iter_no_change=epochs + 1,
         warm_start=True,
     )
-    with warnings.catch_warnings():
+    # Threads of BLAS gain nothing on rows so few, and wait for one another.
+    with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of epochs that are too few to converge
         model.fit(*given)  # which makes room for a start
         model.coefs_ = [np.array(layer["w"]) for layer in start]
@@ -143,7 +145,8 @@ def _by_scikit_learn(images: Images, start, rows: int, plan: Plan):
         began = time.perf_counter()
         model.set_params(max_iter=epochs).fit(*given)
     seconds = time.perf_counter() - began
-    told = Told(model.predict_proba(_flat(images.x_test) / images.white), seconds)
+    probabilities = model.predict_proba(_flat(images.x_test) / images.white)
+    told = Told(np.asarray(probabilities), seconds)
     return told, list(zip(model.coefs_, model.intercepts_, strict=True))
 
 

@@ -27,7 +27,7 @@ class Speller(NamedTuple):
     losses: Callable[[Any], jax.Array]
     logits: Callable[[train.Result, Any], jax.Array]
     letters: str  # the key of the embedding
-    optimizer: Callable[[int], optax.GradientTransformation]  # of so many steps
+    rate: float
     batch: int
     steps: int
     options: dict[str, Any]
@@ -37,6 +37,7 @@ def ninja(names: Names, test: Names, key: jax.Array) -> Speller:
     """The "backprop ninja" model: three characters give the fourth, with batch norm."""
     net = nets.character_model(len(LETTERS), context=3, width=10, hidden=100)
     contexts, labels = _data.windows(test, 3)
+    assert net.init_state is not None
 
     def losses(params):
         return _cross_entropy(net.forward(params, contexts, train=True), labels)
@@ -49,12 +50,12 @@ def ninja(names: Names, test: Names, key: jax.Array) -> Speller:
     return Speller(
         "character model",
         net.loss,
-        net.init(key),
+        jax.jit(net.init)(key),
         _data.windows(names, 3),
         losses,
         logits,
         letters="C",
-        optimizer=lambda steps: optax.sgd(optax.cosine_decay_schedule(0.3, steps)),
+        rate=0.01,
         batch=128,
         steps=3000,
         options={"has_state": True, "state": net.init_state()},
@@ -83,12 +84,12 @@ def _reader(name: str, net: nets.Net, names, test, key, rate, steps) -> Speller:
     return Speller(
         name,
         net.loss,
-        net.init(key),
+        jax.jit(net.init)(key),
         tuple(names),
         losses,
         lambda result, tokens: net.forward(result.params, tokens),
         letters="tokens",
-        optimizer=lambda steps: optax.adam(optax.cosine_decay_schedule(rate, steps)),
+        rate=rate,
         batch=64,
         steps=steps,
         options={},

@@ -97,6 +97,8 @@ def train_twice(
         )
         if result.stopped_because.startswith("interrupted"):
             raise KeyboardInterrupt
+        if result.stopped_because != "steps":
+            print(f"{what}: {result.stopped_because}", file=sys.stderr, flush=True)
         return Run(np.array(ends), _curves(result.history, ends), result)
 
     manual = run("hand-written gradient", loss, "manual")
@@ -115,9 +117,9 @@ def unsettled(loss: Callable[..., Any]) -> Callable[..., Any]:
 
     def moved(params, batch, *, key, **state):
         flat, whole = ravel_pytree(params)
-        ways = jax.random.rademacher(key, flat.shape)
-        off = jnp.finfo(flat.dtype).eps * ways.astype(flat.dtype)
-        return loss(whole(flat * (1 + off)), batch, **state)
+        up = jax.random.bits(key, flat.shape, "uint8") & 1
+        eps = jnp.finfo(flat.dtype).eps
+        return loss(whole(flat * jnp.where(up == 1, 1 + eps, 1 - eps)), batch, **state)
 
     return moved
 
@@ -145,15 +147,15 @@ def as_good(ours: np.ndarray, theirs: np.ndarray) -> bool:
 
 
 def said(trained: Trained) -> str:
-    """How far the curves of the two routes are apart, beside what rounding explains."""
+    """How far the routes' curves are apart at most, beside what rounding explains."""
     lines = []
     for name, allowed in trained.allowed.items():
         gap = trained.gap(name)
         over = np.flatnonzero(~(gap <= allowed))
         apart = float(np.nanmax(gap / np.abs(trained.auto.curves[name])))
         share = float(np.nanmax(gap / allowed))
-        found = f"{name} of the two gradients: apart by at most {apart:.1e} of itself, "
-        found += f"{share:.2g} of what rounding explains"
+        found = f"{name}: the routes differ by at most {apart:.1e} of it, "
+        found += f"{share:.2g} times what rounding explains"
         if len(over):
             found += f"; PARTED from step {trained.auto.steps[over[0]]:,} on"
         lines.append(found)
@@ -173,4 +175,4 @@ def joined(reports: Iterable[Report]) -> Report:
     reports = list(reports)
     rows = [row for report in reports for row in report.rows]
     figures = {n: f for report in reports for n, f in report.figures.items()}
-    return Report(rows, figures, "\n\n".join(report.text for report in reports))
+    return Report(rows, figures, "\n\n".join(r.text for r in reports if r.text))

@@ -7,7 +7,7 @@ from experiments._results import Report
 from jaxbp import nets
 
 HIDDEN = 128
-MULTILAYER = _images.Plan("mnist", "multilayer", 0.2, batch=100, steps=1800, seed=0)
+MULTILAYER = _images.Plan("mnist", "multilayer", 0.2, batch=100, steps=1440, seed=0)
 CONVOLUTIONAL = _images.Plan("mnist", "convolutional", 0.003, 32, steps=1600, seed=0)
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+import optax
 
 from experiments import _data, _figures, _language, _training
 from experiments._data import LETTERS, Names
@@ -42,18 +43,19 @@ def run(options: argparse.Namespace) -> Report:
         reports.append(report(speller, trained, test, theirs))
         found = trained.manual.result.params[speller.letters]
         vectors[speller.name] = np.asarray(found)
-    drawn = {"names_letters": _figures.letters(vectors, LETTERS)}
-    return _training.joined([*reports, Report([], drawn)])
+    letters = _figures.letters(vectors, ["end", *LETTERS[1:]])
+    return _training.joined([*reports, Report([], {"names_letters": letters})])
 
 
 def train(speller: Speller, seed: int) -> _training.Trained:
+    """By Adam, with a rate that falls to 0 as half a cosine does."""
     evaluate = jax.jit(lambda params: {"test loss": speller.losses(params).mean()})
     return _training.train_twice(
         f"names: {speller.name}",
         speller.loss,
         speller.start,
         speller.data,
-        speller.optimizer(speller.steps),
+        optax.adam(optax.cosine_decay_schedule(speller.rate, speller.steps)),
         steps=speller.steps,
         batch_size=speller.batch,
         seed=seed,
@@ -69,6 +71,7 @@ def by_scikit_learn(ninja: Speller, test: Names, seed: int) -> Told:
     its embedding. It has no batch norm.
     """
     from sklearn.neural_network import MLPClassifier
+    from threadpoolctl import threadpool_limits  # which scikit-learn brings
 
     see = lambda rows: np.eye(len(LETTERS), dtype=np.float32)[rows].reshape(
         len(rows), -1
@@ -77,13 +80,13 @@ def by_scikit_learn(ninja: Speller, test: Names, seed: int) -> Told:
     model = MLPClassifier(
         [HIDDEN],
         activation="tanh",
-        batch_size=ninja.batch,
+        batch_size=ninja.batch,  # pyright: ignore - a number or "auto"
         max_iter=1,
         alpha=0,
         random_state=seed,
     )
     began = time.perf_counter()
-    with warnings.catch_warnings():
+    with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of one pass that is too few to converge
         model.fit(see(contexts), labels)
     seconds = time.perf_counter() - began

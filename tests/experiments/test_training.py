@@ -164,5 +164,5 @@ def test_weights_and_letters_are_drawn():
     assert len(images) == 64 + 1 or len(images) == 64  # a colour bar may be one
     assert (images[3].get_array() == units[3]).all()
     rows = np.random.default_rng(0).normal(size=(27, 5))
-    (axes,) = _figures.letters({"net": rows}, "." + "abcdefghijklmnopqrstuvwxyz").axes
+    (axes,) = _figures.letters({"net": rows}, ".abcdefghijklmnopqrstuvwxyz").axes
     assert [t.get_text() for t in axes.texts][:3] == [".", "a", "b"]
