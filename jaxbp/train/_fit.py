@@ -17,7 +17,7 @@ from jaxbp.train._mesh import layout_over
 from jaxbp.train._processes import agreed, check_equal, watching
 from jaxbp.train._stops import ends_of, reason, total_of
 from jaxbp.train._trainer import Trainer, figures
-from jaxbp.train._watch import Clock, interruptible, shown
+from jaxbp.train._watch import Clock, at, interruptible, shown
 
 
 @dataclass(frozen=True)
@@ -144,9 +144,10 @@ def fit(
     asked = _checkpoint.asked_for(checkpoint, resume)
     drawn = batches(data, batch_size, order_key, layout)
     total = total_of(steps, epochs, loss_below, drawn.per_epoch)
+    ends = ends_of(total, log_every, evaluate, asked, on_log)
     given = loss, params, state, optimizer, drawn, layout, noise_key
+    held["log_every"] = ends.log_every
     trainer = Trainer(*given, has_state=has_state, **held)
-    ends = ends_of(total, log_every, evaluate, asked and asked.every)
     first = trainer.first
     about = asked and about_run(
         *(params, first.opt_state, first.state, data),
@@ -174,10 +175,12 @@ def _trained(trainer, ends, over, saved, show, interrupted, evaluate) -> Result:
     while not because:
         before = int(carry.step)
         until = ends.after(before)
-        carry = trainer.advance(carry, until)
+        carry, entries = trainer.advance(carry, until)
         done = int(carry.step)
         carry, because = over(carry)
         pressed, times = agreed(interrupted(), clock(done))
+        history += [entry | at(entry["step"], done, times) for entry in entries]
+        ends.paced(times["steps_per_second"], trainer.room)
         if pressed and not because:
             because = f"interrupted after {done:,} steps"
         tried = done > before or carry.met or carry.failed

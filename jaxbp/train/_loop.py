@@ -8,9 +8,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxbp.train._blocks import Blocks, blocks_for, finite
 from jaxbp.train._data import Batches
 from jaxbp.train._gradient import Aux
 from jaxbp.train._mesh import Layout
+
+_ENTRIES, _BYTES = 1 << 13, 1 << 18  # that a chunk writes down, at most
 
 
 class Carry(NamedTuple):
@@ -34,58 +37,160 @@ class Carry(NamedTuple):
     failed: jax.Array  # a loss or a gradient is not finite, or gradients differ
 
 
+class Record(NamedTuple):
+    """The first so many entries of a chunk, one beside the other."""
+
+    entries: jax.Array
+    step: jax.Array
+    loss: jax.Array
+    metrics: Any
+    apart: jax.Array
+
+
+def room_for(carry: Carry) -> int:
+    """Entries that one chunk can write down."""
+    one = jax.tree.leaves((carry.step, carry.loss, carry.metrics, carry.apart))
+    return max(1, min(_ENTRIES, _BYTES // sum(x.nbytes for x in one)))
+
+
 def chunk(
     slope: Callable[..., Any],
     optimizer: optax.GradientTransformation,
     batches: Batches,
     loss_below: float | None,
     key: jax.Array,
-    shardings: Any,
-) -> Callable[[Carry, Any, Any], Carry]:
+    carry: Carry,
+    log_every: int,
+    layout: Layout,
+) -> Callable[[Carry, Any, Any], tuple[Carry, Record]]:
     """`run(carry, arrays, until)`: one compiled program, its carry given up to it.
 
-    The carry that it returns lies as `shardings` say, None where JAX decides.
+    The carry that it returns lies as the one given here. It writes down an entry after
+    every `log_every` steps but the last, whose entry is in the carry.
 
     A step that stops the run changes nothing: parameters and states are those that it
     was tried at.
     """
+    step = Step(slope, optimizer, batches.draw, loss_below, key)
+    where = batches.arrays, carry, layout
+    blocks = blocks_for(step.made, step.is_low, optimizer, log_every, *where)
+    empty = functools.partial(_empty, room_for(carry))
 
-    def step(arrays, carry: Carry) -> Carry:
-        batch, order = batches.draw(arrays, carry.order, carry.step)
-        noise = jax.random.fold_in(key, carry.step)
-        tried = slope(carry.masters, batch, carry.state, noise)
-        (loss, (state, metrics)), grads, apart = tried
-        failed = ~finite((loss, grads)) | jnp.any(apart > carry.limit)
-        met = jnp.zeros((), bool) if loss_below is None else loss < loss_below
-        updates, opt_state = optimizer.update(grads, carry.opt_state, carry.masters)
-        masters = optax.apply_updates(carry.masters, updates)
-        stays = failed | met
+    def on(arrays, carry: Carry, until) -> Carry:
+        """A block further at most, each step looked at unless the block was calm."""
+        if blocks:
+            begun = carry.step
+            carry = blocks.leap(arrays, carry, until)
+            until = jnp.minimum(until, begun + (blocks.steps or log_every))
+            one = functools.partial(step.glanced_at, blocks, arrays)
+        else:
+            one = functools.partial(step.tried, arrays)
+        return jax.lax.while_loop(lambda c: _goes_on(c, until), one, carry)
 
-        def kept(new, old):
-            return jax.tree.map(functools.partial(_chosen, stays), new, old)
+    def round(arrays, until, both):
+        carry, record = both
+        entry = carry.step - carry.step % log_every + log_every
+        carry = on(arrays, carry, jnp.minimum(entry, until))
+        due = (carry.step == entry) & _goes_on(carry, until)
+        return carry, _written(record, carry, due)
 
-        return Carry(
-            carry.step + jnp.where(stays, 0, 1),
-            kept(masters, carry.masters),
-            kept(opt_state, carry.opt_state),
-            kept(state, carry.state),
-            order,
-            loss,
-            metrics,
-            jnp.maximum(carry.apart, apart),
-            carry.limit,
-            met,
-            failed,
-        )
+    lying = (
+        layout.shardings(carry),
+        layout.shardings(jax.eval_shape(empty, carry)),
+    )
 
-    @functools.partial(jax.jit, donate_argnums=0, out_shardings=shardings)
+    @functools.partial(jax.jit, donate_argnums=0, out_shardings=lying)
     def run(carry, arrays, until):
-        def goes_on(carry: Carry):
-            return (carry.step < until) & ~carry.met & ~carry.failed
+        def goes_on(both):
+            return _goes_on(both[0], until)
 
-        return jax.lax.while_loop(goes_on, functools.partial(step, arrays), carry)
+        rounds = functools.partial(round, arrays, until)
+        return jax.lax.while_loop(goes_on, rounds, (carry, empty(carry)))
 
     return run
+
+
+class Step(NamedTuple):
+    """A step, looked at or not."""
+
+    slope: Callable[..., Any]
+    optimizer: optax.GradientTransformation
+    draw: Callable[..., Any]
+    loss_below: float | None
+    key: jax.Array
+
+    def is_low(self, loss: jax.Array) -> jax.Array:
+        below = self.loss_below
+        return jnp.zeros((), bool) if below is None else loss < below
+
+    def tried(self, arrays: Any, carry: Carry) -> Carry:
+        """Undone where the loss was low enough already, or something is not finite."""
+        new, grads = self.made(arrays, carry)
+        failed = ~finite((new.loss, grads)) | jnp.any(new.apart > carry.limit)
+        return self._kept(new, carry, failed)
+
+    def glanced_at(self, blocks: Blocks, arrays: Any, carry: Carry) -> Carry:
+        """The same of a step in blocks; gradients asked if it is not calm."""
+        new = blocks.move(arrays, carry)
+
+        def failed():
+            _, grads = self.made(arrays, carry)
+            return ~finite((new.loss, grads))
+
+        calm = blocks.are_calm(new, new.loss)
+        return self._kept(new, carry, jax.lax.cond(calm, lambda: ~calm, failed))
+
+    def _kept(self, new: Carry, carry: Carry, failed: jax.Array) -> Carry:
+        met = self.is_low(new.loss)
+        undone = failed | met
+
+        def kept(new, old):
+            return jax.tree.map(functools.partial(_chosen, undone), new, old)
+
+        return new._replace(
+            step=carry.step + jnp.where(undone, 0, 1),
+            masters=kept(new.masters, carry.masters),
+            opt_state=kept(new.opt_state, carry.opt_state),
+            state=kept(new.state, carry.state),
+            apart=jnp.maximum(carry.apart, new.apart),
+            met=met,
+            failed=failed,
+        )
+
+    def made(self, arrays: Any, carry: Carry) -> tuple[Carry, list[jax.Array]]:
+        """Whatever comes of it, and its gradients."""
+        batch, order = self.draw(arrays, carry.order, carry.step)
+        noise = jax.random.fold_in(self.key, carry.step)
+        found = self.slope(carry.masters, batch, carry.state, noise)
+        (loss, (state, metrics)), grads, apart = found
+        updates, opt_state = self.optimizer.update(
+            grads, carry.opt_state, carry.masters
+        )
+        masters: Any = optax.apply_updates(carry.masters, updates)
+        made = (masters, opt_state, state, order, loss, metrics, apart)
+        flags = carry.limit, carry.met, carry.failed
+        return Carry(carry.step + 1, *made, *flags), grads
+
+
+def _goes_on(carry: Carry, until) -> jax.Array:
+    return (carry.step < until) & ~carry.met & ~carry.failed
+
+
+def _empty(room: int, carry: Carry) -> Record:
+    # One row more: what is no entry is written behind the last, and over.
+    rows = jax.tree.map(
+        lambda x: jnp.zeros((room + 1, *x.shape), x.dtype),
+        (carry.step, carry.loss, carry.metrics, carry.apart),
+    )
+    return Record(jnp.int32(0), *rows)
+
+
+def _written(record: Record, carry: Carry, due: jax.Array) -> Record:
+    entry = carry.step, carry.loss, carry.metrics, carry.apart
+    put = functools.partial(
+        jax.lax.dynamic_update_index_in_dim, index=record.entries, axis=0
+    )
+    return Record(record.entries + due, *jax.tree.map(put, tuple(record[1:]), entry))
 
 
 def start(
@@ -118,12 +223,6 @@ def start(
         jnp.zeros((), bool),
     )
     return layout.placed(carry)
-
-
-def finite(tree: Any) -> jax.Array:
-    """Whether every element is."""
-    checks = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]
-    return functools.reduce(jnp.logical_and, checks)
 
 
 def _chosen(stays, new, old):

@@ -6,28 +6,43 @@ from jaxbp.train._loop import Carry
 
 _ENTRIES = 100  # of the history, where log_every is left out
 _STEPS = 1000  # between them, where nobody says how many steps there are
+_SECONDS = 0.2  # of a chunk of several entries
 
 
 class Ends:
-    """The steps after which the host has something to do, and those that are saved."""
+    """The steps after which the host has something to do, and those that are saved.
 
-    def __init__(self, total: int | None, saved: int | None, *every: int):
-        self._total, self._saved = total, saved
-        self._every = every if saved is None else (*every, saved)
+    Entries of the history that nobody waits for are written down in the program, as
+    many in a chunk as take it about as long as a person waits.
+    """
+
+    def __init__(
+        self, total: int | None, log_every: int, saved: int | None, *every: int
+    ):
+        self.log_every = log_every
+        self._total, self._saved, self._every = total, saved, every
+        self._entries = 1
 
     def after(self, step: int) -> int:
-        ends = [step - step % n + n for n in self._every]
+        entry = step - step % self.log_every + self.log_every * self._entries
+        ends = [entry, *(step - step % n + n for n in self._every)]
         return min(ends if self._total is None else [*ends, self._total])
 
     def saves(self, step: int) -> bool:
         return self._saved is None or step % self._saved == 0
 
+    def paced(self, per_second: float, room: int) -> None:
+        """By the steps a second of the last chunk."""
+        entries = int(min(per_second * _SECONDS / self.log_every, room))
+        self._entries = max(1, entries)
 
-def ends_of(total, log_every, evaluate, saved: int | None) -> Ends:
+
+def ends_of(total, log_every, evaluate, asked, on_log) -> Ends:
     """Of entries every so many steps, evaluations, and checkpoints."""
     if log_every is None:
         log_every = _STEPS if total is None else max(1, -(-total // _ENTRIES))
-    every = [whole("fit", "log_every", log_every, 1)]
+    log_every = whole("fit", "log_every", log_every, 1)
+    every, saved = [], asked and asked.every
     if evaluate is not None:
         if not isinstance(evaluate, tuple) or len(evaluate) != 2:
             expected = "(every, function)"
@@ -36,7 +51,11 @@ def ends_of(total, log_every, evaluate, saved: int | None) -> Ends:
             )
         every.append(whole("fit", "evaluate[0]", evaluate[0], 1))
         check_function("fit", "evaluate[1]", evaluate[1])
-    return Ends(total, saved, *every)
+    if saved is not None:
+        every.append(saved)
+    if on_log is not None or (asked and saved is None):
+        every.append(log_every)  # each is waited for
+    return Ends(total, log_every, saved, *every)
 
 
 def total_of(steps, epochs, loss_below, per_epoch: int | None) -> int | None:

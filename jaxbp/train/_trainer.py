@@ -5,12 +5,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxbp.train import _gradient, _verdict
 from jaxbp.train._data import Batches
-from jaxbp.train._loop import Carry, chunk, start
-from jaxbp.train._mesh import Layout
+from jaxbp.train._loop import Carry, chunk, room_for, start
+from jaxbp.train._mesh import Layout, key_data
+
+Entry = dict[str, Any]
 
 
 class Trainer:
@@ -29,6 +32,7 @@ class Trainer:
         gradient: str | None,
         has_state: bool,
         loss_below: float | None,
+        log_every: int,
     ):
         self._drawn, self._leaves = drawn, _gradient.split(params, layout)
         masters, state = self._leaves.masters, layout.placed(state)
@@ -43,23 +47,39 @@ class Trainer:
         paths = self._leaves.paths
         self.judge = _verdict.Judge(of, slope, drawn, key, paths, both, layout)
         self.first = self.judge.allowing(carry)
-        lying = layout.shardings(self.first)
-        self._run = chunk(slope, optimizer, drawn, loss_below, key, lying)
+        self.room = room_for(self.first)
+        how = loss_below, key, self.first, log_every, layout
+        self._run = chunk(slope, optimizer, drawn, *how)
 
-    def advance(self, carry: Carry, until: int) -> Carry:
-        """Steps up to that one, or one that stops the run; `carry` is given up."""
-        return self._run(carry, self._drawn.arrays, until)
+    def advance(self, carry: Carry, until: int) -> tuple[Carry, list[Entry]]:
+        """Steps up to that one, or one that stops the run; `carry` is given up.
+
+        With the entries on the way, `room` of them at most.
+        """
+        carry, record = self._run(carry, self._drawn.arrays, until)
+        count = int(record.entries)
+        leaves, tree = jax.tree.flatten(tuple(record[1:]))
+        columns = (
+            [_column(np.asarray(key_data(x))[:count]) for x in leaves] if count else []
+        )
+        rows = zip(*columns, strict=True)
+        return carry, [self._entry(*jax.tree.unflatten(tree, row)) for row in rows]
 
     def params(self, carry: Carry) -> Any:
         """The parameters, in a tree like the one given."""
         return self._leaves.merge(carry.masters)
 
-    def entry(self, carry: Carry) -> dict[str, Any]:
+    def entry(self, carry: Carry) -> Entry:
         """Of the history: step, loss and metrics, and how far gradients were apart."""
-        entry: dict[str, Any] = {"step": int(carry.step), "loss": float(carry.loss)}
-        entry |= figures("metrics", carry.metrics)
+        step, loss = int(carry.step), float(carry.loss)
+        # Copies: the next chunk is given the carry's own arrays.
+        metrics = jax.tree.map(lambda x: np.array(key_data(x)), carry.metrics)
+        return self._entry(step, loss, metrics, carry.apart)
+
+    def _entry(self, step: int, loss: float, metrics: Any, apart: Any) -> Entry:
+        entry: Entry = {"step": step, "loss": loss, **figures("metrics", metrics)}
         if self._watched:
-            pairs = zip(self._leaves.paths, carry.apart.tolist(), strict=True)
+            pairs = zip(self._leaves.paths, apart.tolist(), strict=True)
             entry["apart"] = dict(pairs)
         return entry
 
@@ -70,6 +90,10 @@ def figures(what: str, found: Any) -> dict[str, Any]:
         pairs = jax.tree_util.tree_leaves_with_path(found)
         found = {f"{what}{jax.tree_util.keystr(p)}": x for p, x in pairs}
     return {str(k): _plain(v) for k, v in found.items()}
+
+
+def _column(x: np.ndarray) -> list[Any]:
+    return x.tolist() if x.ndim == 1 else list(x)
 
 
 def _plain(value: Any) -> Any:
