@@ -1,7 +1,6 @@
-"""Full-batch descent: the tutorial's statements in NumPy, and one jitted loop."""
+"""Full-batch descent: the tutorial's statements in NumPy, and by `train.fit`."""
 
 import ctypes
-import functools
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -10,14 +9,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from jaxbp import autodiff
+from jaxbp import train
 from jaxbp.nets import Net
 
 X = np.array([[0.0, 0, 1], [0, 1, 1], [1, 0, 1], [1, 1, 1]])
 
 Matrix = Any  # np.ndarray of float64, two axes
-Step = Callable[[Any, Any, Any], tuple[Any, Any]]
+Loss = Callable[[Any, Any], Any]
 
 
 def starts() -> tuple[list[Matrix], list[Matrix]]:
@@ -122,17 +122,33 @@ def errors(outputs, y):
     return np.mean(np.abs(np.ravel(y) - np.asarray(outputs)), axis=-1)
 
 
-def published_step(params, x, y):
-    """The page's rule on any number of layers: s(O), σ′ of what is σ's output."""
-    h = [x]
-    for layer in params:
-        h.append(jax.lax.logistic(h[-1] @ layer["w"]))
-    delta = (y - h[-1]) * _s(h[-1])
-    moved = []
-    for layer, below in zip(params[::-1], h[-2::-1], strict=True):
-        moved.append({"w": layer["w"] + below.T @ delta})
-        delta = (delta @ layer["w"].T) * _s(below)
-    return tuple(moved[::-1]), h[-1]
+def published(net: Net) -> Loss:
+    """The net's loss with the page's rule as its hand-written gradient.
+
+    On any number of layers: s(O), σ′ of what is σ's output.
+    """
+
+    @jax.custom_vjp
+    def loss(params, x, y):
+        return net.loss(params, (x, y))
+
+    def fwd(params, x, y):
+        h = [x]
+        for layer in params:
+            h.append(jax.lax.logistic(h[-1] @ layer["w"]))
+        return loss(params, x, y), (params, h, y)
+
+    def bwd(res, loss_bar):
+        params, h, y = res
+        delta = -loss_bar * (y - h[-1]) * _s(h[-1])
+        bars = []
+        for layer, below in zip(params[::-1], h[-2::-1], strict=True):
+            bars.append({"w": below.T @ delta})
+            delta = (delta @ layer["w"].T) * _s(below)
+        return tuple(bars[::-1]), None, None
+
+    loss.defvjp(fwd, bwd)
+    return lambda params, batch: loss(params, *batch)
 
 
 def _s(x):
@@ -140,47 +156,26 @@ def _s(x):
     return value * (1 - value)
 
 
-def manual_step(net: Net) -> Step:
-    """One unit of step down the hand-written gradient."""
-
-    def step(params, x, y):
-        loss, res = net.loss_fwd(params, x, y)
-        params_bar, _, _ = net.loss_bwd(res, jnp.ones_like(loss))
-        return _minus(params, params_bar), net.forward(params, x)
-
-    return step
-
-
-def auto_step(net: Net) -> Step:
-    """One unit of step down autodiff's gradient."""
-    gradient = jax.grad(autodiff(net.loss))
-
-    def step(params, x, y):
-        return _minus(params, gradient(params, (x, y))), net.forward(params, x)
-
-    return step
-
-
-def _minus(params, gradient):
-    return jax.tree.map(jnp.subtract, params, gradient)
-
-
 def as_params(weights: Sequence[Matrix]):
     return tuple({"w": jnp.asarray(w)} for w in weights)
 
 
-def descend(step: Step, start: Sequence[Matrix], y, iterations: int):
-    """The outputs of every iteration of `step`, in one compiled loop."""
-    return np.asarray(_descend(step, iterations, as_params(start), jnp.asarray(y)))
+def descend(
+    net: Net, loss: Loss, start: Sequence[Matrix], y, iterations: int, gradient: str
+) -> Matrix:
+    """The outputs of every iteration, one unit of step down the gradient."""
+
+    def watched(params, batch):
+        return loss(params, batch), net.forward(params, batch[0])[:, 0]
+
+    return _watched(watched, as_params(start), y, iterations, gradient)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _descend(step, iterations, params, y):
-    def iterate(params, _):
-        params, output = step(params, jnp.asarray(X), y)
-        return params, output[:, 0]
-
-    return jax.lax.scan(iterate, params, length=iterations)[1]
+def _watched(loss, params, y, iterations: int, gradient: str) -> Matrix:
+    """What the loss returns beside the scalar, of every iteration."""
+    how = {"steps": iterations, "gradient": gradient, "log_every": 1}
+    history = train.fit(loss, params, (X, y), optax.sgd(1.0), **how).history
+    return np.array([entry["metrics"] for entry in history])
 
 
 def one_ulp_away(start: Sequence[Matrix]) -> list[list[Matrix]]:
@@ -195,21 +190,18 @@ def one_ulp_away(start: Sequence[Matrix]) -> list[list[Matrix]]:
     return starts
 
 
-def growth(step: Step, start: Sequence[Matrix], y, iterations: int) -> Matrix:
+def growth(net: Net, loss: Loss, start: Sequence[Matrix], y, iterations: int) -> Matrix:
     """How far the error of a start one ulp away is, at most, in every iteration."""
     starts = [start, *one_ulp_away(start)]
     stacked = [np.stack(ws) for ws in zip(*starts, strict=True)]
-    return np.asarray(_growth(step, iterations, as_params(stacked), jnp.asarray(y)))
 
+    def watched(params, batch):
+        outputs = jax.vmap(net.forward, (0, None))(params, batch[0])
+        error = jnp.abs(batch[1] - outputs).mean(axis=(1, 2))
+        losses = jax.vmap(loss, (0, None))(params, batch)
+        return losses.sum(), jnp.abs(error - error[0]).max()
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _growth(step, iterations, params, y):
-    def iterate(params, _):
-        params, outputs = jax.vmap(step, (0, None, None))(params, jnp.asarray(X), y)
-        error = jnp.abs(y - outputs).mean(axis=(1, 2))
-        return params, jnp.abs(error - error[0]).max()
-
-    return jax.lax.scan(iterate, params, length=iterations)[1]
+    return _watched(watched, as_params(stacked), y, iterations, "manual")
 
 
 def first(condition) -> int | None:

@@ -12,12 +12,10 @@ from experiments._descent import (
     Matrix,
     X,
     as_params,
-    auto_step,
     descend,
     errors,
     first,
-    manual_step,
-    published_step,
+    published,
 )
 from experiments._rows import Claim, Witness
 from experiments._witnesses import Found, Measured, align, measure, sigma
@@ -60,10 +58,10 @@ def run_all(
     return Runs(
         statements(start, y, iterations),
         statements(start, y, iterations, HERE),
-        descend(published_step, start, y, iterations),
+        descend(net, published(net), start, y, iterations, "manual"),
         statements(start, y, iterations, HERE, "true"),
-        descend(manual_step(net), start, y, iterations),
-        descend(auto_step(net), start, y, iterations),
+        descend(net, net.loss, start, y, iterations, "manual"),
+        descend(net, net.loss, start, y, iterations, "auto"),
     )
 
 

@@ -1,20 +1,20 @@
 """T11: gradient descent on a deep network, XOR, until satisfied."""
 
 import argparse
-import functools
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from experiments import _curves
 from experiments._results import Report
 from experiments._rows import Claim, Witness, tabulate
 from experiments._witnesses import Found, Link, align, measure
-from jaxbp import autodiff, nets, ops
+from jaxbp import nets, ops, train
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,8 +26,6 @@ _NOTES = {
     "E10": "w112 is moved by Δw111, Δw112 is meant",
 }
 EXAMPLE = 1  # the chain of ∂L/∂w222 is shown for x = (0, 1) alone
-
-Gradient = Callable[[Any], tuple[jax.Array, Any]]
 
 
 class Descent(NamedTuple):
@@ -48,44 +46,27 @@ def network(sizes) -> nets.Net:
     return nets.mlp(tuple(sizes), output="sigmoid", loss="binary_cross_entropy")
 
 
-def by_hand(net: nets.Net) -> Gradient:
-    """Loss and gradient, the chain called link by link."""
-
-    def gradient(params):
-        loss, res = net.loss_fwd(params, jnp.asarray(X), jnp.asarray(Y))
-        return loss, net.loss_bwd(res, jnp.ones_like(loss))[0]
-
-    return gradient
-
-
-def by_autodiff(net: nets.Net) -> Gradient:
-    differentiate = jax.value_and_grad(autodiff(net.loss))
-    return lambda params: differentiate(params, (jnp.asarray(X), jnp.asarray(Y)))
-
-
-def descend(gradient: Gradient, params, rate, loss_below, epochs: int) -> Descent:
-    """Full-batch descent, stopped by the loss or by the epochs: one compiled loop."""
-    done, losses, params = _descend(gradient, epochs, params, rate, loss_below)
-    return Descent(int(done), np.asarray(losses)[: int(done) + 1], params)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _descend(gradient, epochs, params, rate, loss_below):
-    def unsatisfied(state):
-        done, _, _, losses = state
-        return (done < epochs) & ~(losses[done] < loss_below)
-
-    def epoch(state):
-        done, params, slope, losses = state
-        params = jax.tree.map(lambda p, g: p - rate * g, params, slope)
-        loss, slope = gradient(params)
-        return done + 1, params, slope, losses.at[done + 1].set(loss)
-
-    loss, slope = gradient(params)
-    losses = jnp.zeros(epochs + 1, loss.dtype).at[0].set(loss)
-    state = (jnp.zeros((), int), params, slope, losses)
-    done, params, _, losses = jax.lax.while_loop(unsatisfied, epoch, state)
-    return done, losses, params
+def descend(
+    net: nets.Net, params, rate, loss_below, epochs: int, gradient: str = "manual"
+) -> Descent:
+    """Full-batch descent, stopped by the loss or by the epochs."""
+    result = train.fit(
+        net.loss,
+        params,
+        (X, Y),
+        optax.sgd(rate),
+        epochs=epochs,
+        loss_below=loss_below,
+        gradient=gradient,
+        log_every=1,
+    )
+    losses = [entry["loss"] for entry in result.history]
+    done = len(losses)
+    if result.stopped_because == "epochs":  # the last one's own loss is nobody's yet
+        losses.append(float(net.loss(result.params, (jnp.asarray(X), jnp.asarray(Y)))))
+    else:
+        done -= 1
+    return Descent(done, np.array(losses), result.params)
 
 
 def claims(sizes, rate: float) -> list[Claim]:
@@ -129,8 +110,8 @@ def run(options: argparse.Namespace) -> Report:
     net = network(sizes)
     params = jax.jit(net.init)(jax.random.key(options.seed))
     stop = (rate, options.loss_below, options.epochs)
-    manual = descend(by_hand(net), params, *stop)
-    auto = descend(by_autodiff(net), params, *stop)
+    manual = descend(net, params, *stop)
+    auto = descend(net, params, *stop, gradient="auto")
     known, given = first_step(net, sizes, params, rate)
     if has_chain(sizes):
         known |= chain(net, params)

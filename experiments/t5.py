@@ -131,11 +131,11 @@ def _one_ulp_away(net: nets.Net, start: Sequence[np.ndarray]) -> str:
     """Whether either rule amplifies a rounding of the start, as T6's does."""
     lines = [("", "largest", f"> {_runs.PARTED:g} from")]
     rules = {
-        "page's rule": _descent.published_step,
-        "true gradient": _descent.manual_step(net),
+        "page's rule": _descent.published(net),
+        "true gradient": net.loss,
     }
-    for name, step in rules.items():
-        apart = _descent.growth(step, start, Y, ITERATIONS)
+    for name, loss in rules.items():
+        apart = _descent.growth(net, loss, start, Y, ITERATIONS)
         found = _descent.first(apart > _runs.PARTED)
         when = "never" if found is None else f"{found:,}"
         lines.append((name, f"{apart.max():.1e}", when))

@@ -144,10 +144,10 @@ def first_iteration(net: nets.Net, start: Sequence[np.ndarray]) -> dict[str, Wit
 
 def part(runs: _runs.Runs, net, start) -> Parting:
     page = errors(runs.page, Y)
-    growth = lambda step: _descent.growth(step, start, Y, ITERATIONS)
+    growth = lambda loss: _descent.growth(net, loss, start, Y, ITERATIONS)
     return Parting(
-        growth(_descent.published_step),
-        growth(_descent.manual_step(net)),
+        growth(_descent.published(net)),
+        growth(net.loss),
         np.abs(errors(runs.loop, Y) - page),
         np.abs(errors(runs.here, Y) - page),
     )

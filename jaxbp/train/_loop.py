@@ -190,7 +190,10 @@ def _written(record: Record, carry: Carry, due: jax.Array) -> Record:
     put = functools.partial(
         jax.lax.dynamic_update_index_in_dim, index=record.entries, axis=0
     )
-    return Record(record.entries + due, *jax.tree.map(put, tuple(record[1:]), entry))
+    return Record(
+        record.entries + due.astype(jnp.int32),
+        *jax.tree.map(put, tuple(record[1:]), entry),
+    )
 
 
 def start(

@@ -31,7 +31,7 @@ def test_the_loop_is_the_algorithm_written_out(start):
     net, params = start
     step = jax.jit(jax.value_and_grad(net.loss))
     batch = (jnp.asarray(t11.X), jnp.asarray(t11.Y))
-    run = t11.descend(t11.by_hand(net), params, 1.0, 0.0, 40)
+    run = t11.descend(net, params, 1.0, 0.0, 40)
     for expected in run.losses:
         loss, slope = step(params, batch)
         assert float(loss) == pytest.approx(expected, rel=1e-13)
@@ -49,7 +49,7 @@ def test_the_loop_is_the_algorithm_written_out(start):
 )
 def test_it_stops_at_whichever_comes_first(start, below, epochs, done, reason):
     net, params = start
-    run = t11.descend(t11.by_hand(net), params, 1.0, below, epochs)
+    run = t11.descend(net, params, 1.0, below, epochs)
     assert run.epochs == done == len(run.losses) - 1
     assert reason in run.reason(below)
     assert not (run.losses[:-1] < below).any()
@@ -67,8 +67,8 @@ def test_the_default_run_reaches_the_loss(report):
 def test_descents_by_either_gradient_agree(start):
     net, params = start
     runs = [
-        t11.descend(gradient(net), params, 1.0, 0.05, 1000)
-        for gradient in (t11.by_hand, t11.by_autodiff)
+        t11.descend(net, params, 1.0, 0.05, 1000, gradient)
+        for gradient in ("manual", "auto")
     ]
     np.testing.assert_allclose(runs[0].losses, runs[1].losses, rtol=1e-11)
 
