@@ -161,10 +161,10 @@ def _restarts(problem: Problem, count: int, rounds: int) -> dict[str, Any]:
 
 
 def _tell(dtype: str, rows: dict[str, Any]) -> None:
-    print(f"\n{dtype:32}{'µs a step':>10}{'best':>9}{'fit over it':>24}{'best':>9}")
+    print(f"\n{dtype:32}{'µs a step':>10}{'best':>9}{'fit over it':>31}{'best':>9}")
     for name, row in rows.items():
         middle, low, high = row["fit over it"]
         ratio = f"{middle:.3g} [{low:.3g}, {high:.3g}]"
-        line = f"{name:32}{row['median']:10.3f}{row['best']:9.3f}{ratio:>24}"
+        line = f"{name:32}{row['median']:10.3f}{row['best']:9.3f}{ratio:>31}"
         more = "".join(f"  {k} {v:.2f}" for k, v in row.items() if k == _COMPILED)
         print(f"{line}{row['best over best']:9.3g}{more}")
