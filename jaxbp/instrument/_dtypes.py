@@ -11,6 +11,7 @@ from jax.extend.core import Literal
 
 from jaxbp._jaxpr import is_differentiable
 from jaxbp._steps import holds
+from jaxbp.instrument._answers import MANUAL
 from jaxbp.instrument._comparison import Finding, elsewhere
 from jaxbp.instrument._precision import in_low_precision
 from jaxbp.instrument._program import Program, in_float64, traced
@@ -18,27 +19,35 @@ from jaxbp.instrument._search import Question, all_finite
 from jaxbp.instrument._testimony import Testimony
 from jaxbp.instrument._variants import SQUARES, Variant, other_dtypes
 
+_LITTLE = 2.0**-8  # of the largest gradient at the caller's point: next to none
+
 
 def look_at_dtypes(asked: Question, answers: Testimony) -> Iterator[list[Finding]]:
     """Findings in each narrower dtype: contract, overflow, accuracy.
 
     What a dtype that is not the caller's cannot hold of arguments made larger is told,
     but not held against the rule: it was not asked for there. Nor is a slope that is
-    lost where squares of arguments overflow, if it is next to none or 0 itself.
+    lost where squares of arguments overflow, if it is next to none or 0 itself; or if
+    arguments so large leave none of its digits in that dtype, whatever its range.
     """
     own = {jnp.result_type(x) for x in _floats(asked.args, asked.kwargs)}
+    sizes = map(_largest, answers.auto[0].cotangents)
+    little = {p: _LITTLE * size for p, size in zip(asked.paths, sizes, strict=True)}
     for variants in other_dtypes(asked.args, asked.kwargs):
         narrow = None
         for variant in variants:
             leaves = _floats(variant.args, variant.kwargs)
             as_it_is = narrow is None
             narrow = narrow or _narrowed(asked, answers, variant)
-            findings = narrow and _in_dtype(narrow, leaves, asked, answers)
+            slopes = variant.name.endswith(SQUARES)
+            findings = narrow and _in_dtype(narrow, leaves, asked, answers, slopes)
             if findings is None:
                 break
             foreign = not as_it_is and own.isdisjoint(map(jnp.result_type, leaves))
-            slopes = variant.name.endswith(SQUARES)
-            findings = [_milder(f, foreign, slopes) for f in findings]
+            least = little if slopes else {}
+            findings = [
+                _milder(f, foreign, least.get(f.argument, -1.0)) for f in findings
+            ]
             yield elsewhere(findings, variant.name, variant[1:3])
 
 
@@ -56,11 +65,16 @@ def _narrowed(asked: Question, answers: Testimony, variant: Variant) -> Program 
 
 
 def _in_dtype(
-    narrow: Program, leaves: list[Any], asked: Question, answers: Testimony
+    narrow: Program,
+    leaves: list[Any],
+    asked: Question,
+    answers: Testimony,
+    slopes: bool,
 ) -> list[Finding] | None:
     """Findings at leaves of a narrow dtype; none where that cannot hold the values.
 
-    None where the function takes no gradient in it.
+    None where the function takes no gradient in it. `slopes`: those are not held whose
+    digits are all lost by rounding.
     """
     if not all(np.isfinite(np.asarray(x, complex)).all() for x in leaves):
         return []  # too large for this dtype, or infinite from the start
@@ -75,20 +89,43 @@ def _in_dtype(
         lost = _lost(there.auto[0].outputs, exact.auto[0].outputs)
     if lost or not all_finite(there.auto[0].cotangents):
         return []
-    return in_low_precision(there, exact, asked.surrogates, callers=False)
+    findings = in_low_precision(there, exact, asked.surrogates, callers=False)
+    kept = [
+        not slopes or f.verdict != "wrong" or _has_digits(f, exact, there.unit)
+        for f in findings
+    ]
+    pairs = zip(findings, kept, strict=True)
+    return [f if k else replace(f, verdict="less-accurate") for f, k in pairs]
+
+
+def _has_digits(finding: Finding, exact: Testimony, unit: float) -> bool:
+    """Whether rounding to `unit` leaves the hand-written rule any digit there."""
+    if finding.worst is None or finding.argument not in exact.paths:
+        return True
+    k, at = exact.paths.index(finding.argument), finding.worst.index
+    truth = exact.manual[0].cotangents[k]
+    noise = exact.noise(0)[MANUAL].cotangents[k]
+    times = unit / np.finfo(truth.dtype).eps
+    return bool(np.isfinite(truth[at]) and noise[at] * times <= abs(truth[at]))
 
 
 def _floats(args, kwargs) -> list[Any]:
     return list(filter(is_differentiable, jax.tree.leaves((args, kwargs))))
 
 
-def _milder(finding: Finding, foreign: bool, slopes: bool) -> Finding:
-    """Told and not held: all that a foreign dtype loses, or slopes that are lost."""
+def _milder(finding: Finding, foreign: bool, little: float) -> Finding:
+    """Told and not held: all that a foreign dtype loses, or a slope up to `little`."""
     overflow, lost = (finding.kind == kind for kind in ("overflow", "dtype"))
-    value = finding.argument == "value"
-    flat = overflow and finding.worst is not None and finding.worst.auto == 0
-    told = (foreign and (overflow or lost or value)) or (slopes and (lost or flat))
+    value, size = finding.argument == "value", np.inf
+    if finding.worst is not None and finding.worst.auto is not None:
+        size = abs(finding.worst.auto)
+    slope = (lost and size <= little) or (overflow and size == 0 <= little)
+    told = slope or (foreign and (overflow or lost or value))
     return replace(finding, verdict="less-accurate") if told else finding
+
+
+def _largest(values: np.ndarray) -> float:
+    return float(np.max(np.abs(values), initial=0.0, where=np.isfinite(values)))
 
 
 def _infinite(eqn: Any) -> bool:

@@ -1,5 +1,7 @@
 """compare: a rule is judged in float64, and held to the caller's dtype too."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,3 +99,45 @@ def test_an_overflow_of_autodiff_lets_no_other_element_off():
     comparison = compare(of(right.at[2].set(1.001)), x)
     (finding,) = comparison.findings
     assert (finding.verdict, finding.kind) == ("wrong", "dtype"), comparison
+
+
+def test_a_gradient_that_is_lost_where_squares_overflow_is_held_unless_it_is_little():
+    def wide(x):
+        return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
+
+    def scale(x):
+        return jax.lax.rsqrt((wide(x) ** 2).mean() + 1e-5)
+
+    def normed(x, w):
+        return (wide(x) * scale(x) * wide(w)).astype(x.dtype)
+
+    def bwd(of_squares, res, g):
+        x, w = res
+        x_bar = jax.vjp(normed, x, w)[1](g)[0]
+        return x_bar, (wide(g) * wide(x) * of_squares(x)).astype(w.dtype)
+
+    x, w = X.astype(jnp.float16)[0], X.astype(jnp.float16)[1] + 2
+    careful = rule(normed, functools.partial(bwd, scale))
+    assert compare(careful, x, w, effort="full").ok
+    in_half = lambda x: jax.lax.rsqrt(wide((x * x).sum()) / x.size + 1e-5)
+    careless = rule(normed, functools.partial(bwd, in_half))
+    assert compare(careless, x, w).ok
+    finding = compare(careless, x, w, effort="full").findings[1]
+    assert (finding.verdict, finding.kind) == ("wrong", "dtype"), finding
+    assert finding.worst.manual == 0
+
+
+def test_where_arguments_leave_no_digit_none_is_asked_for():
+    """At 1e19 a float32 is off by 1e12: what its exponential is, nobody knows."""
+
+    def bwd(x, g):
+        top = jnp.max(jnp.where(jnp.isfinite(x), jnp.abs(x), 0))
+        shift = jnp.linspace(-5, 5, 32, dtype=x.dtype)[:, None] * top
+        ways = jnp.exp((x - shift + 2 * shift) - (jax.nn.logsumexp(x) + shift))
+        return (g * ways.mean(axis=0),)
+
+    f = rule(jax.nn.logsumexp, bwd)
+    x = X.astype(jnp.float32)[0]
+    with np.errstate(over="ignore"):
+        assert not jnp.isfinite(bwd(x * 1e19, jnp.float32(1))[0]).all()
+    assert compare(f, x, effort="full").ok
