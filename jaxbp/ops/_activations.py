@@ -1,8 +1,8 @@
 """Saturating activations: sigmoid, log-sigmoid, tanh, softplus.
 
-None keeps its output: what that has rounded away where it is saturated, no rule can
-bring back. With s the logistic sigmoid, every derivative here is a product of s(x) and
-s(-x), both accurate at any x, where 1 - s(x) is not.
+Each keeps its input: what a saturated output has rounded away, no rule can bring back.
+With s the logistic sigmoid, every derivative here is a product of s(x) and s(-x), both
+accurate at any x, where 1 - s(x) is not.
 """
 
 import chex
@@ -18,14 +18,13 @@ from jaxbp.ops._case import Case, normal, points
 def sigmoid(x: ArrayLike) -> Float[Array, "*n"]:
     r"""Logistic sigmoid: $y = \sigma(x) = 1/(1 + e^{-x})$.
 
-    VJP: $\bar x = \bar y\,s(1 - s)$ with $s = \sigma(-|x|)$, the side that is at most a
-    half. It is $\bar y\,y(1 - y)$ with no digit lost: in float32 $1 - y$ is 0 from
-    x = 17 on, $s$ is not. Both sides are of one exponential.
+    VJP: $\bar x = \bar y\,\sigma(x)\,\sigma(-x)$, which is $\bar y\,y(1 - y)$ without
+    the subtraction: in float32 $1 - y$ is 0 from x = 17 on, $\sigma(-x)$ is not.
 
     Args:
         x: any shape.
     Returns:
-        values in [0, 1]. Residuals kept: the slope; y alone does not tell how far it is
+        values in [0, 1]. Residuals kept: `x`; y alone does not tell how far it is
         from 1.
     Raises:
         TypeError: not floating.
@@ -40,14 +39,12 @@ def _sigmoid(x):
 
 
 def sigmoid_fwd(x):
-    near = jax.lax.logistic(-jnp.abs(x))  # up to a half
-    far = 1 - near
-    return jnp.where(x < 0, near, far), near * far
+    return _sigmoid(x), x
 
 
-def sigmoid_bwd(slope, y_bar):
-    chex.assert_trees_all_equal_shapes_and_dtypes(slope, y_bar)
-    return (y_bar * slope,)
+def sigmoid_bwd(x, y_bar):
+    chex.assert_trees_all_equal_shapes_and_dtypes(x, y_bar)
+    return (y_bar * (jax.lax.logistic(x) * jax.lax.logistic(-x)),)
 
 
 _sigmoid.defvjp(sigmoid_fwd, sigmoid_bwd)
