@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from jaxbp._errors import argument_error
+from jaxbp._page import render
 from jaxbp.drawing._draw import scene_of
 from jaxbp.drawing._graph import Graph
 from jaxbp.drawing._nodes import Node, Section
@@ -42,8 +42,8 @@ def page(graph: Graph) -> str:
     drawn = picture(graph)
     steps = list(_steps(graph, drawn))
     first, *rest = (one_line(line) for line in heading(graph))
-    template = _templates().get_template("graph.html")
-    return template.render(
+    return _rendered(
+        "graph.html",
         title=short(f"graph of {graph.function}", 80),
         heading=first,
         lines=[*rest, *filter(None, [drawn.note])],
@@ -57,8 +57,12 @@ def page(graph: Graph) -> str:
 
 def frame(graph: Graph) -> str:
     """The page in a frame of its own, as a notebook shows it."""
-    template = _templates().get_template("frame.html")
-    return template.render(page=page(graph), title=f"graph of {graph.function}")
+    title = f"graph of {graph.function}"
+    return _rendered("frame.html", page=page(graph), title=title)
+
+
+def _rendered(template: str, **values: Any) -> str:
+    return render("Graph.html", template, otherwise=", or take .svg()", **values)
 
 
 def _steps(graph: Graph, drawn: Picture) -> Iterator[Step]:
@@ -129,19 +133,3 @@ def _equations(section: Section, nodes: tuple[Node, ...]) -> list[str]:
 def _at_most(lines: list[str], most: int) -> list[str]:
     more = len(lines) - most
     return lines if more <= 0 else [*lines[:most], f"… and {more} more"]
-
-
-def _templates() -> Any:
-    try:
-        import jinja2
-    except ImportError as error:
-        raise argument_error(
-            "Graph.html",
-            "jinja2",
-            "installed, which fills the page in",
-            str(error),
-            "pip install 'jaxbp[report]', or take .svg()",
-            kind=ModuleNotFoundError,
-        ) from error
-    loader = jinja2.PackageLoader("jaxbp.drawing")
-    return jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)

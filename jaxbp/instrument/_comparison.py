@@ -2,6 +2,8 @@
 
 import io
 import math
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -10,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp._arguments import leaves_with_paths
+from jaxbp._page import Line, Table, render
 from jaxbp.instrument._branch import Branch, summary
 
 Verdict = Literal[
@@ -100,44 +103,81 @@ class Comparison:
             "coverage": [jsonable(asdict(branch)) for branch in self.coverage],
         }
 
+    def to_html(self) -> str:
+        """One page, self-contained: the verdict, the table, what is said of each.
+
+        Raises:
+            ModuleNotFoundError: jinja2 is not installed: pip install 'jaxbp[report]'.
+        """
+        title, table = f"compare({self.function})", self._table()
+        return render(
+            "Comparison.to_html",
+            "findings.html",
+            title=title,
+            heading=f"{title}: {self.verdict}",
+            lines=[self._verdicts(), *filter(None, [self.note])],
+            ok=self.ok,
+            found=table,
+            told=[*self._told(), *filter(None, [summary(self.coverage)])],
+            otherwise=", or take str()",
+        )
+
     def __str__(self) -> str:
         from rich.console import Console
-        from rich.table import Table
+        from rich.table import Table as Printed
 
-        table = Table(box=None, pad_edge=False)
-        for name in ("argument", "verdict", "at"):
-            table.add_column(name, overflow="fold")
-        ours = "hand-written" if self.against == "autodiff" else self.function
-        for name in (ours, self.against, "numeric"):
-            table.add_column(name, justify="right", no_wrap=True)
-        for f in self.findings:
-            w = f.worst
-            at = str(list(w.index)) if w and w.index else ""
-            numbers = numbers_of(f)
-            table.add_row(f.argument, f.verdict, at, *numbers)
+        table, found = Printed(box=None, pad_edge=False), self._table()
+        for name in found.columns:
+            is_number = name in found.numeric
+            justify = "right" if is_number else "left"
+            overflow = "ellipsis" if is_number else "fold"
+            table.add_column(
+                name, justify=justify, overflow=overflow, no_wrap=is_number
+            )
+        for line in found.lines:
+            table.add_row(*line.cells)
         out = io.StringIO()
         console = Console(file=out, width=100, markup=False, highlight=False)
         console.print(f"compare({self.function}): {self.verdict}", soft_wrap=True)
         if self.findings:
             console.print(table)
+        for text in (*self._told(), self.note, summary(self.coverage)):
+            if text:
+                console.print(f"  {text}", soft_wrap=True)
+        lines = out.getvalue().splitlines()
+        return "\n".join(line.rstrip() for line in lines)
+
+    def _table(self) -> Table:
+        """A line a finding: its worst element by each witness."""
+        ours = "hand-written" if self.against == "autodiff" else self.function
+        numeric = (ours, self.against, "numeric")
+        lines = []
+        for f in self.findings:
+            at = str(list(f.worst.index)) if f.worst and f.worst.index else ""
+            kind = "wrong" if f.verdict in FAILED else ""
+            lines.append(Line((f.argument, f.verdict, at, *numbers_of(f)), kind))
+        columns = ("argument", "verdict", "at", *numeric)
+        caption = f"Every argument: {ours}, {self.against}, numeric"
+        return Table(caption, columns, lines, numeric)
+
+    def _verdicts(self) -> str:
+        count = Counter(f.verdict for f in self.findings)
+        found = [f"{count[v]} {v}" for v in VERDICTS if count[v]]
+        return f"of {len(self.findings)} arguments {', '.join(found) or 'none asked'}"
+
+    def _told(self) -> Iterator[str]:
+        """What is said of the arguments, alike of several once, and where to ask."""
         said: dict[str, list[str]] = {}  # the arguments that a line tells of
         for f in self.findings:
             if f.message:
                 kind = f"{f.kind}: " if f.kind else ""
                 said.setdefault(f"{kind}{f.message}", []).append(f.argument)
         for text, arguments in said.items():
-            console.print(f"  {', '.join(arguments)}: {text}", soft_wrap=True)
+            yield f"{', '.join(arguments)}: {text}"
         found = [k for k, f in enumerate(self.findings) if f.point]
         failed = [k for k in found if self.findings[k].verdict in FAILED]
         for k in failed[:1]:
-            text = f"to ask there: args, kwargs = comparison.findings[{k}].point"
-            console.print(f"  {text}", soft_wrap=True)
-        if self.note:
-            console.print(f"  {self.note}", soft_wrap=True)
-        if covered := summary(self.coverage):
-            console.print(f"  {covered}", soft_wrap=True)
-        lines = out.getvalue().splitlines()
-        return "\n".join(line.rstrip() for line in lines)
+            yield f"to ask there: args, kwargs = comparison.findings[{k}].point"
 
 
 def worst_of(verdicts: list[Verdict]) -> Verdict:

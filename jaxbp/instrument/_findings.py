@@ -3,9 +3,11 @@
 import io
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from jaxbp._page import Line, Table, render
 from jaxbp.instrument._comparison import (
     FAILED,
     SCHEMA,
@@ -70,42 +72,83 @@ class Audit:
             "findings": [plain(finding) for finding in self.findings],
         }
 
+    def to_html(self) -> str:
+        """One page, self-contained: the verdict, the first wrong link, every rule.
+
+        Raises:
+            ModuleNotFoundError: jinja2 is not installed: pip install 'jaxbp[report]'.
+        """
+        heading, *lines = _heading(self)
+        return render(
+            "Audit.to_html",
+            "findings.html",
+            title=f"audit({self.function})",
+            heading=heading,
+            lines=[*lines, *filter(None, [self.note])],
+            ok=self.ok,
+            found=_table(self),
+            told=[": ".join(group) for group in _told(self)],
+            otherwise=", or take str()",
+        )
+
     def __str__(self) -> str:
-        return _table(self)
+        return _printed(self)
 
 
-def _table(audit: Audit) -> str:
-    from rich.console import Console
-    from rich.table import Table
+def _heading(audit: Audit) -> Iterator[str]:
+    calls = sum(f.calls for f in audit.findings)
+    counted = "1 call of a rule" if calls == 1 else f"{calls} calls of rules"
+    yield f"audit({audit.function}): {audit.verdict}, {counted}"
+    if first := audit.first:
+        wire = f", wire {first.wire}" if first.wire else ""
+        what = "unproven" if first.verdict == "unproven" else "wrong"
+        site = f", {short(first.site)}" if first.site else ""
+        yield f"first {what} link from the loss: {first.rule}{wire}{site}"
 
-    table = Table(box=None, pad_edge=False)
-    for name in ("rule", "verdict", "wire", "calls", "called at"):
-        justify = "right" if name == "calls" else "left"
-        table.add_column(name, justify=justify, no_wrap=True)
+
+def _table(audit: Audit) -> Table:
+    lines = []
     for f in audit.findings:
         rule = f"{f.within} > {f.rule}" if f.within else f.rule
-        table.add_row(rule, f.verdict, f.wire, str(f.calls), short(f.site))
+        cells = (rule, f.verdict, f.wire, str(f.calls), short(f.site))
+        lines.append(Line(cells, "wrong" if f.verdict in FAILED else ""))
+    columns = ("rule", "verdict", "wire", "calls", "called at")
+    return Table("Every rule, from the loss backwards", columns, lines, ("calls",))
+
+
+def _told(audit: Audit) -> Iterator[list[str]]:
+    """Of every rule that is not plainly right, what was found and what is said."""
+    for f in audit.findings:
+        if f.verdict != "right" or f.message:
+            head = f"{f.rule}, defined at {short(f.source)}: {f.verdict}"
+            said = ": ".join(part for part in (f.kind, f.message) if part)
+            yield [head, *filter(None, [_values(f), said])]
+
+
+def _printed(audit: Audit) -> str:
+    from rich.console import Console
+    from rich.table import Table as Printed
+
+    table, found = Printed(box=None, pad_edge=False), _table(audit)
+    for name in found.columns:
+        justify = "right" if name in found.numeric else "left"
+        table.add_column(name, justify=justify, no_wrap=True)
+    for line in found.lines:
+        table.add_row(*line.cells)
     out = io.StringIO()
     console = Console(file=out, width=200, markup=False, highlight=False)
 
     def say(text):
         console.print(text, soft_wrap=True)
 
-    calls = sum(f.calls for f in audit.findings)
-    counted = "1 call of a rule" if calls == 1 else f"{calls} calls of rules"
-    say(f"audit({audit.function}): {audit.verdict}, {counted}")
-    if first := audit.first:
-        wire = f", wire {first.wire}" if first.wire else ""
-        what = "unproven" if first.verdict == "unproven" else "wrong"
-        site = f", {short(first.site)}" if first.site else ""
-        say(f"first {what} link from the loss: {first.rule}{wire}{site}")
+    for text in _heading(audit):
+        say(text)
     if audit.findings:
         console.print(table)
-    for f in audit.findings:
-        if f.verdict != "right" or f.message:
-            say(f"  {f.rule}, defined at {short(f.source)}: {f.verdict}")
-            for line in (_values(f), ": ".join(p for p in (f.kind, f.message) if p)):
-                say(f"    {line}") if line else None
+    for head, *lines in _told(audit):
+        say(f"  {head}")
+        for line in lines:
+            say(f"    {line}")
     if audit.note:
         say(f"  {audit.note}")
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
