@@ -18,6 +18,8 @@ from experiments._rows import Row
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from experiments._systems import System
+
 ROOT = pathlib.Path(__file__).parent.parent
 _LIBRARIES = ("jax", "jaxlib", "numpy")
 _COLUMNS = ("system", "quantity", "published", "published_formula")
@@ -25,11 +27,13 @@ _COLUMNS += ("manual", "auto", "numeric", "verdict", "note")
 
 
 class Report(NamedTuple):
-    """What an experiment found: rows, figures by file name, more for the terminal."""
+    """What an experiment found: rows, figures by file name, more for the terminal, and
+    the systems that the page draws."""
 
     rows: list[Row]
     figures: "dict[str, Figure]" = {}  # noqa: RUF012 - read, never written
     text: str = ""
+    systems: "tuple[System, ...]" = ()
 
 
 def versions() -> dict[str, str]:

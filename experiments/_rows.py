@@ -74,6 +74,7 @@ class Row:
     scale: float | None = None
     rounding: float | None = None
     erratum: str = ""
+    about: str = ""
 
 
 def tabulate(
@@ -247,6 +248,7 @@ def _row(system: str, page: _Page, claim: Claim) -> Row:
         scale=witness.scale,
         rounding=witness.rounding,
         erratum=claim.erratum,
+        about=claim.about,
     )
 
 

@@ -18,6 +18,7 @@ from experiments._descent import (
     published,
 )
 from experiments._rows import Claim, Witness
+from experiments._systems import System
 from experiments._witnesses import Found, Measured, align, measure, sigma
 from jaxbp import nets
 
@@ -72,13 +73,23 @@ def s(x: float) -> float:
 
 def at_start(net: nets.Net, start: Sequence[Matrix], y) -> Measured:
     """Iteration 0: every wire and gradient of ½Σ(y − O)², by three witnesses."""
+    return measure(*_loss(net, start, y))
+
+
+def system(net: nets.Net, start: Sequence[Matrix], y, **called: str) -> System:
+    """Iteration 0 as a graph; `called` says what the page's symbols are on it."""
+    loss, inputs = _loss(net, start, y)
+    return System("½Σ(y − O)² in iteration 0", loss, (inputs,), called=called)
+
+
+def _loss(net: nets.Net, start: Sequence[Matrix], y) -> tuple[Callable, dict]:
     inputs = {f"w{k}": w for k, w in enumerate(start, 1)}
 
     def loss(v):
         params = as_params([v[name] for name in inputs])
         return net.loss(params, (jnp.asarray(X), jnp.asarray(y)))
 
-    return measure(loss, inputs)
+    return loss, inputs
 
 
 def elements(name: str, found: Found) -> dict[str, Witness]:

@@ -12,6 +12,7 @@ import numpy as np
 from experiments import _layers
 from experiments._results import Report
 from experiments._rows import Claim, Witness, tabulate
+from experiments._systems import System
 from experiments._witnesses import Found, Measured, align, measure, multiply
 from jaxbp import graph, nets, ops
 
@@ -73,7 +74,9 @@ def run(options: argparse.Namespace) -> Report:
         known[f"multiplications by backpropagation, {name}"] = shared
     rows = tabulate("T10", known, CLAIMS)
     text = f"{_path_table(drawn, known)}\n\n{_growth_table(counts)}"
-    return Report(rows, {"t10_multiplications": _figure(counts)}, text)
+    title = f"the {'-'.join(map(str, SIZES))} network"
+    systems = (System(title, loss, (inputs,), _layers.numbered),)
+    return Report(rows, {"t10_multiplications": _figure(counts)}, text, systems)
 
 
 def _path_name(path: "Path") -> str:

@@ -13,6 +13,7 @@ import optax
 from experiments import _curves
 from experiments._results import Report
 from experiments._rows import Claim, Witness, tabulate
+from experiments._systems import System
 from experiments._witnesses import Found, Link, align, measure
 from jaxbp import nets, ops, train
 
@@ -119,7 +120,8 @@ def run(options: argparse.Namespace) -> Report:
     known["loss at the end"] = Witness(float(manual.losses[-1]), float(auto.losses[-1]))
     rows = tabulate("T11", known, claims(sizes, rate), given)
     figures = {"t11_loss": loss_figure(manual, auto, sizes, options.loss_below)}
-    return Report(rows, figures, _text(manual, auto, options))
+    systems = (System("the loss at the start", _loss(net, X, Y), (_inputs(params),)),)
+    return Report(rows, figures, _text(manual, auto, options), systems)
 
 
 def first_step(net, sizes, params, rate) -> tuple[dict[str, Witness], dict[str, float]]:

@@ -6,6 +6,7 @@ import math
 from experiments import _layers
 from experiments._results import Report
 from experiments._rows import Claim, Witness, tabulate
+from experiments._systems import System
 from experiments._witnesses import align, measure, sigma
 from jaxbp import nets, ops
 
@@ -170,17 +171,22 @@ def run(options: argparse.Namespace) -> Report:
     inputs = _layers.inputs(transposed, X, ((0.0,) * 4, (0.0,) * 2))
     chain = _layers.links(2, ops.softmax, bias=True)
     known: dict[str, Witness] = {}
-    tables = []
+    tables, systems = [], []
     for loss, suffix in (("squared_error", ""), ("cross_entropy", ", cross-entropy")):
         net = nets.mlp((4, 4, 2), output="softmax", loss=loss)
         # The links below the loss do not depend on it.
-        found = measure(_layers.system(net, TARGET), inputs, () if suffix else chain)
+        system = _layers.system(net, TARGET)
+        found = measure(system, inputs, () if suffix else chain)
+        title = f"the 4-4-2 network, {loss.replace('_', ' ')}"
+        systems.append(System(title, system, (inputs,), _layers.numbered))
         rows = _layers.elements(found)
         rows["w212 after the update"] = _updated(rows["∂L/∂w212"])
         tables.append(_paths(known or rows, rows, suffix))
         about_loss = lambda name: name.startswith(("L", "∂L", "w"))
         known |= {n + suffix: w for n, w in rows.items() if not suffix or about_loss(n)}
-    return Report(tabulate("T12", known, CLAIMS, GIVEN), text="\n\n".join(tables))
+    rows = tabulate("T12", known, CLAIMS, GIVEN)
+    # The page's claims are about the first loss.
+    return Report(rows, text="\n\n".join(tables), systems=tuple(systems[:1]))
 
 
 def _updated(gradient: Witness) -> Witness:

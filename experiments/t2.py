@@ -4,6 +4,7 @@ import argparse
 
 from experiments._results import Report
 from experiments._rows import Claim, tabulate
+from experiments._systems import System
 from experiments._witnesses import Link, ascend, link_table, measure, sigma, witnesses
 from jaxbp import nets, ops
 
@@ -46,4 +47,5 @@ def run(options: argparse.Namespace) -> Report:
     known = witnesses(found, "f")
     known["f after one step"] = ascend(_circuit, INPUTS, found, RATE).at()
     rows = tabulate("T2", known, CLAIMS, INPUTS)
-    return Report(rows, text=link_table(found, "f", LINKS))
+    systems = (System("f = σ(c·(a + b))", nets.three_gates, tuple(INPUTS.values())),)
+    return Report(rows, text=link_table(found, "f", LINKS), systems=systems)

@@ -4,6 +4,7 @@ import argparse
 
 from experiments._results import Report
 from experiments._rows import Claim, Witness, tabulate
+from experiments._systems import System
 from experiments._witnesses import (
     Link,
     Measured,
@@ -92,4 +93,6 @@ def run(options: argparse.Namespace) -> Report:
     del options
     found = measure(_staged, INPUTS, LINKS)
     rows = tabulate("T3", _in_the_page_s_names(found), CLAIMS, INPUTS)
-    return Report(rows, text=link_table(found, "f", LINKS))
+    title, arguments = "(x + σ(y)) / (σ(x) + (x + y)²)", tuple(INPUTS.values())
+    systems = (System(title, nets.staged_rational, arguments),)
+    return Report(rows, text=link_table(found, "f", LINKS), systems=systems)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 
 from experiments import _curves
 from experiments._results import Report
 from experiments._rows import Claim, Formula, Witness, tabulate
+from experiments._systems import System
 from experiments._witnesses import Found, align, measure, sigma
 from jaxbp import autodiff, ops
 
@@ -111,7 +113,17 @@ def run(options: argparse.Namespace) -> Report:
     for number, (line, difference) in enumerate(worst, 1):
         name = f"{line.quantity}, line {number}: largest difference over the range"
         known[name] = Witness(difference)
-    return Report(tabulate("T4", known, claims()), figures, _over_the_range(worst))
+    at = f"at {', '.join(f'{x:g}' for x in POINTS)}".replace("-", "−")
+    drawn = System(f"σ {at}, derived", derived, (x,), called={"σ′": "∂y/∂x"})
+    rows = tabulate("T4", known, claims())
+    return Report(rows, figures, _over_the_range(worst), (drawn,))
+
+
+def derived(x: jax.Array) -> jax.Array:
+    """σ as the page takes it apart, summed over the points that x holds."""
+    power = checkpoint_name(ops.exp(checkpoint_name(-x, "−x")), "e^(−x)")
+    below = checkpoint_name(1 + power, "1+e^(−x)")
+    return checkpoint_name(ops.reciprocal(below), "σ").sum()
 
 
 @jax.jit

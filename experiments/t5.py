@@ -93,7 +93,9 @@ def run(options: argparse.Namespace) -> Report:
     figure = _runs.error_figure(title, runs, Y, PRINTED_ERRORS)
     parts = (_on_the_printed_weights(start), _one_ulp_away(net, start))
     text = "\n\n".join([_runs.text(runs, Y), *parts])
-    return Report(tabulate("T5", known, claims(runs)), {"t5_errors": figure}, text)
+    drawn = _runs.system(net, start, Y, delta="−∂y/∂a1", ΔW="−∂y/∂w1")
+    rows = tabulate("T5", known, claims(runs))
+    return Report(rows, {"t5_errors": figure}, text, (drawn,))
 
 
 def first_iteration(net: nets.Net, start: Sequence[np.ndarray]) -> dict[str, Witness]:

@@ -119,7 +119,9 @@ def run(options: argparse.Namespace) -> Report:
         "t6_growth": growth_figure(parting),
     }
     text = "\n\n".join([_runs.text(runs, Y), _partings(parting), _later(runs)])
-    return Report(tabulate("T6", known, claims(runs), given(start)), figures, text)
+    called = {"dO": "−∂y/∂a2", "dH": "−∂y/∂a1", "ΔWo": "−∂y/∂w2", "ΔWh": "−∂y/∂w1"}
+    rows = tabulate("T6", known, claims(runs), given(start))
+    return Report(rows, figures, text, (_runs.system(net, start, Y, **called),))
 
 
 def given(start: Sequence[np.ndarray]) -> dict[str, float]:

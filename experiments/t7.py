@@ -4,6 +4,7 @@ import argparse
 
 from experiments._results import Report
 from experiments._rows import Claim, tabulate
+from experiments._systems import System
 from experiments._witnesses import Link, link_table, measure, witnesses
 from jaxbp import nets, ops
 
@@ -31,4 +32,5 @@ def run(options: argparse.Namespace) -> Report:
     text = (
         f"{link_table(found, 'f', LINKS)}\nto raise f, x must {way}: ∂f/∂x = {slope:g}"
     )
-    return Report(rows, text=text)
+    systems = (System("f = (x + y)·z", nets.gate_circuit, tuple(INPUTS.values())),)
+    return Report(rows, text=text, systems=systems)

@@ -11,6 +11,7 @@ import numpy as np
 
 from experiments._results import Report
 from experiments._rows import Claim, Formula, Witness, tabulate
+from experiments._systems import System
 from experiments._witnesses import Link, align, measure, witnesses
 from jaxbp import autodiff, nets, ops
 
@@ -91,7 +92,11 @@ def run(options: argparse.Namespace) -> Report:
     limits = _limits(nets.exp_exp_square)
     tables.append("\n".join(f"{name}: {w.manual!r}" for name, w in limits.items()))
     known |= limits
-    return Report(tabulate("T8", known, claims()), text="\n\n".join(tables))
+    at = POINTS[0]
+    systems = tuple(System(f"{f.name} at {at}", f.function, (at,)) for f in FUNCTIONS)
+    return Report(
+        tabulate("T8", known, claims()), text="\n\n".join(tables), systems=systems
+    )
 
 
 def _name(function: str, quantity: str, x: float) -> str:

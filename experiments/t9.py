@@ -5,6 +5,7 @@ import argparse
 from experiments import _layers
 from experiments._results import Report
 from experiments._rows import Claim, Witness, tabulate
+from experiments._systems import System
 from experiments._witnesses import Link, align, measure, sigma
 from jaxbp import nets, ops
 
@@ -39,17 +40,20 @@ def run(options: argparse.Namespace) -> Report:
     inputs = _layers.inputs([[[w]] for w in WEIGHTS], [X])
     chain = (*_layers.links(3, ops.sigmoid, bias=False), *UNITS)
     known: dict[str, Witness] = {}
-    tables = []
+    tables, systems = [], []
     for name, loss in LOSSES.items():
         net = nets.mlp((1, 1, 1, 1), output="sigmoid", bias=False, loss=loss)
         # The links below the loss do not depend on it.
-        found = measure(_layers.system(net, [TARGET]), inputs, () if known else chain)
+        system = _layers.system(net, [TARGET])
+        found = measure(system, inputs, () if known else chain)
+        systems.append(System(name, system, (inputs,), _layers.symbol))
         rows = _layers.elements(found, _layers.symbol)
         for quantity, witness in rows.items():
             of_loss = quantity.startswith(("L", "∂L"))
             known[f"{quantity} ({name})" if of_loss else quantity] = witness
         tables.append(_link_by_link(known, name))
-    return Report(tabulate("T9", known, CLAIMS, GIVEN), text="\n\n".join(tables))
+    rows = tabulate("T9", known, CLAIMS, GIVEN)
+    return Report(rows, text="\n\n".join(tables), systems=tuple(systems))
 
 
 def _link_by_link(known: dict[str, Witness], loss: str) -> str:

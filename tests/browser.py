@@ -84,7 +84,7 @@ _PHONE = f"""{CONTRAST}
 const every = (selector) => [...doc.querySelectorAll(selector)];
 const unnamed = every('button, [role="button"], [role="region"], summary, a, nav')
   .filter((e) => !(e.textContent.trim() || e.getAttribute("aria-label")));
-const pictures = every('img:not([alt]), img[alt=""], svg[role="img"]:not([aria-label])');
+const pictures = every('img:not([alt]), img[alt=""], svg:not([aria-label])');
 const ids = ["aria-labelledby", "aria-describedby"]
   .flatMap((a) => every(`[${{a}}]`).map((e) => e.getAttribute(a)))
   .concat(every('a[href^="#"]').map((e) => e.getAttribute("href").slice(1)))

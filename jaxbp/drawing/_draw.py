@@ -3,9 +3,12 @@
 import itertools
 import math
 import textwrap
+from collections.abc import Sequence
 
 from jaxbp.drawing._graph import Graph
 from jaxbp.drawing._layout import Layout, Place, Sizes, lay_out
+from jaxbp.drawing._marks import Mark, Written, size, written
+from jaxbp.drawing._marks import shapes as marked
 from jaxbp.drawing._picture import Box, Picture, picture, short
 from jaxbp.drawing._plates import SMALL, plate, size_of
 from jaxbp.drawing._shapes import (
@@ -35,14 +38,15 @@ _LEGEND = "▶ value, above the wire   ◀ gradient, below it   ◆ hand-written
 _COLUMNS = 100  # letters of a line of the heading
 
 
-def scene(graph: Graph) -> Scene:
+def scene(graph: Graph, marks: Sequence[Mark] = ()) -> Scene:
     """Everything that is drawn of a graph."""
-    return scene_of(graph, picture(graph))
+    return scene_of(graph, picture(graph), marks)
 
 
-def scene_of(graph: Graph, drawn: Picture) -> Scene:
+def scene_of(graph: Graph, drawn: Picture, marks: Sequence[Mark] = ()) -> Scene:
     """The picture of a graph, laid out."""
-    layout = lay_out(drawn, _sizes(graph, drawn))
+    said = written(drawn, marks)
+    layout = lay_out(drawn, _sizes(graph, drawn, said))
     head = _heading(graph, drawn)
     top = head[-1].y + 12
     wide = max(shape.x + width_of(shape.text, shape.size) for shape in head)
@@ -50,23 +54,30 @@ def scene_of(graph: Graph, drawn: Picture) -> Scene:
     shapes = [
         Rect(0, 0, width, top + layout.height + _MARGIN, PAPER),
         Part("head", shapes=list(head)),
-        *_body(graph, drawn, layout, top),
+        *_body(graph, drawn, said, layout, top),
     ]
     words = " ".join(one_line(line) for line in heading(graph))
     title = f"graph of {short(graph.function, 80)}"
     return Scene(width, top + layout.height + _MARGIN, title, words, shapes)
 
 
-def _sizes(graph: Graph, drawn: Picture) -> Sizes:
+def _sizes(graph: Graph, drawn: Picture, said: Written) -> Sizes:
     sizes = Sizes(_HEAD, _ROW, _LABEL)
-    sizes.boxes = {box.id: _size(box) for box in drawn.boxes}
-    sizes.plates = {wire: size_of(graph.wires[wire]) for wire in drawn.wires}
+    sizes.boxes = {b.id: _size(b, said.boxes.get(b.id, ())) for b in drawn.boxes}
+    sizes.plates = {
+        wire: size_of(graph.wires[wire], *_on(said, wire)) for wire in drawn.wires
+    }
     names = {name for box in drawn.boxes for name in box.where}
     sizes.labels = {name: width_of(short(name, 40), 11) + 4 for name in names}
     return sizes
 
 
-def _size(box: Box) -> tuple[float, float]:
+def _on(said: Written, wire: str) -> tuple[Sequence[str], Sequence[str]]:
+    """What is written beside a wire's value, and beside its gradient."""
+    return said.values.get(wire, ()), said.gradients.get(wire, ())
+
+
+def _size(box: Box, lines: Sequence[str]) -> tuple[float, float]:
     rows = [width_of(row.text, SMALL) for row in box.rows]
     widths = [width_of(_title(box)), *rows]
     foot = 0.0
@@ -76,7 +87,8 @@ def _size(box: Box) -> tuple[float, float]:
     if box.is_wrong:
         foot += _FOOT
         widths.append(width_of(_FLAG, SMALL) + 8)
-    return math.ceil(max(widths) + 2 * _PAD), foot + 4
+    width, height = size(lines)
+    return math.ceil(max(*widths, width) + 2 * _PAD), foot + height + 4
 
 
 def _title(box: Box) -> str:
@@ -100,7 +112,9 @@ def _heading(graph: Graph, drawn: Picture) -> list[Text]:
     return found
 
 
-def _body(graph: Graph, drawn: Picture, layout: Layout, top: float) -> list[Part]:
+def _body(
+    graph: Graph, drawn: Picture, said: Written, layout: Layout, top: float
+) -> list[Part]:
     def moved(place: Place) -> Place:
         return Place(place.x + _MARGIN, place.y + top, place.width, place.height)
 
@@ -112,10 +126,13 @@ def _body(graph: Graph, drawn: Picture, layout: Layout, top: float) -> list[Part
         for line in layout.lines
         for points in [tuple((x + _MARGIN, y + top) for x, y in line.points)]
     ]
-    boxes = [_box(box, moved(layout.boxes[box.id])) for box in drawn.boxes]
+    boxes = [
+        _box(box, moved(layout.boxes[box.id]), said.boxes.get(box.id, ()))
+        for box in drawn.boxes
+    ]
     plates = [
-        plate(graph.wires[wire], wire, place.x, place.y, place.width, place.height)
-        for wire, place in ((w, moved(p)) for w, p in layout.plates.items())
+        plate(graph.wires[wire], wire, moved(place), *_on(said, wire))
+        for wire, place in layout.plates.items()
     ]
     return list(itertools.chain(groups, lines, labels, plates, boxes))
 
@@ -138,10 +155,11 @@ def _ground(where: tuple[str, ...]) -> str:
     return GROUP if len(where) % 2 else PAPER
 
 
-def _box(box: Box, at: Place) -> Part:
+def _box(box: Box, at: Place, lines: Sequence[str]) -> Part:
     ground = RULE_GROUND if box.is_rule else GROUND
+    is_framed = box.is_wrong or lines
     ground, edge, thick = (
-        (WRONG_GROUND, WRONG, 3.0) if box.is_wrong else (ground, INK, 1.2)
+        (WRONG_GROUND, WRONG, 3.0) if is_framed else (ground, INK, 1.2)
     )
     x, y = at.x + _PAD, at.y + _HEAD
     radius = 0 if box.is_closed else 6
@@ -162,7 +180,9 @@ def _box(box: Box, at: Place) -> Part:
         width = width_of(_FLAG, SMALL) + 8
         shapes.append(Rect(x - 4, y + 2, width, _FOOT - 5, WRONG, radius=3))
         shapes.append(Text(x, y + _FOOT - 8, _FLAG, SMALL, PAPER, bold=True))
-    return Part("node", box.id, _words(box), shapes)
+        y += _FOOT
+    shapes += marked(lines, x, y)
+    return Part("node", box.id, "; ".join([_words(box), *lines]), shapes)
 
 
 def _gauge(box: Box, x: float, y: float) -> list[Rect | Text | Curve | Part]:

@@ -9,6 +9,7 @@ from jaxbp.drawing._nodes import Edge, Node, Section, every_node, opened_chains
 from jaxbp.drawing._replay import Check
 
 if TYPE_CHECKING:
+    from jaxbp.drawing._marks import Mark
     from jaxbp.drawing._paths import Paths
     from jaxbp.drawing._symbols import Name
 
@@ -109,20 +110,23 @@ class Graph(Section):
 
         return worksheet(self, markdown, name, limit)
 
-    def svg(self) -> str:
+    def svg(self, *, marks: "Sequence[Mark]" = ()) -> str:
         """The picture: from left to right, the value above every wire, the gradient
         below; on every node its difference from autodiff, the first wrong link marked.
 
         With more than 150 nodes groups are drawn closed, and the picture says so.
 
+        Args:
+            marks: remarks at wires' values, gradients and links, framed.
         Raises:
+            ValueError: a mark is on no wire or link that is drawn.
             ModuleNotFoundError: pygraphviz is not installed: pip install
                 'jaxbp[report]'.
         """
         from jaxbp.drawing._draw import scene
         from jaxbp.drawing._svg import svg
 
-        return svg(scene(self))
+        return svg(scene(self, marks))
 
     def png(self, *, scale: float = 2.0) -> bytes:
         """The same picture, `scale` dots to the pixel.

@@ -1,11 +1,14 @@
 """A wire's plate: its name, the value above the wire, the gradient below."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxbp.drawing._layout import Place
+from jaxbp.drawing._marks import shapes as marked
+from jaxbp.drawing._marks import size
 from jaxbp.drawing._nodes import Wire
 from jaxbp.drawing._numbers import MISSING, is_numeric, number, rms, spread, widened
 from jaxbp.drawing._picture import short
@@ -16,6 +19,7 @@ from jaxbp.drawing._shapes import (
     PAPER,
     RULE,
     VALUE,
+    WRONG,
     Curve,
     Part,
     Rect,
@@ -81,22 +85,32 @@ def shape_of(wire: Wire) -> str:
     return "×".join(map(str, np.shape(wire.value)))
 
 
-def size_of(wire: Wire) -> tuple[float, float, float]:
-    """A plate's width, and its height above and below the wire."""
+def size_of(
+    wire: Wire, of_value: Sequence[str] = (), of_gradient: Sequence[str] = ()
+) -> tuple[float, float, float]:
+    """A plate's width, and its height above and below the wire, with what is marked."""
     upper, lower = half(wire.value), below(wire)
     head = width_of(name_of(wire)) + 8 + width_of(shape_of(wire), SMALL)
-    width = max(head, upper.width, lower.width) + 2 * _PAD
-    return math.ceil(width), _HEAD + upper.height, lower.height + 4
+    (wide, above), (broad, under) = size(of_value), size(of_gradient)
+    width = max(head, upper.width, lower.width, wide, broad) + 2 * _PAD
+    return math.ceil(width), _HEAD + upper.height + above, lower.height + under + 4
 
 
 def plate(
-    wire: Wire, key: str, x: float, y: float, width: float, height: float
+    wire: Wire,
+    key: str,
+    at: Place,
+    of_value: Sequence[str] = (),
+    of_gradient: Sequence[str] = (),
 ) -> Part:
     """The plate at a place: name and value above the wire, the gradient below it."""
+    x, y, width, height = at.x, at.y, at.width, at.height
     upper, lower = half(wire.value), below(wire)
-    middle = y + _HEAD + upper.height
+    end = y + _HEAD + upper.height  # of the value
+    middle = end + size(of_value)[1]
+    edge, thick = (WRONG, 3.0) if of_value or of_gradient else (RULE, 1.0)
     head = [
-        Rect(x, y, width, height, PAPER, RULE, 1.0, 4, "plate"),
+        Rect(x, y, width, height, PAPER, edge, thick, 4, "plate"),
         Text(x + _PAD, y + LINE - 2, name_of(wire), bold=True),
     ]
     if shape := shape_of(wire):
@@ -109,8 +123,10 @@ def plate(
         Part("value", shapes=list(_half("▶", VALUE, upper, *inner, y + _HEAD - 1))),
         Part("gradient", shapes=list(_half("◀", GRADIENT, lower, *inner, middle + 2))),
     ]
-    words = _words(wire)
-    return Part("wire", key, words, [*head, *parts])
+    marks = marked(of_value, x + _PAD, end - 1)
+    marks = [*marks, *marked(of_gradient, x + _PAD, middle + lower.height + 1)]
+    words = "; ".join([_words(wire), *of_value, *of_gradient])
+    return Part("wire", key, words, [*head, *parts, *marks])
 
 
 def _words(wire: Wire) -> str:
