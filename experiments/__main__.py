@@ -105,10 +105,29 @@ def _run(names: Sequence[str], options: argparse.Namespace) -> int:
         written += write("errata", collect(reports))
     _terminal.print_errata(console, found)
     good = _terminal.print_summary(console, reports)
+    written += _page(console, reports, options.out)
     seconds = time.monotonic() - started
     files = ", ".join(path.name for path in written)
     _terminal.say(console, f"{files} in {_shown(options.out)}; {seconds:.0f} s.")
     return 0 if good else 1
+
+
+def _page(console, reports, folder: pathlib.Path) -> list[pathlib.Path]:
+    """The page of all reports, where what it needs is installed; else that is said."""
+    import jax
+
+    from experiments import _page, _terminal
+
+    if lacking := _page.missing():
+        mend = "pip install 'jaxbp[report]'"
+        _terminal.say(console, f"no {_page.NAME} without {', '.join(lacking)}: {mend}")
+        return []
+    titles = {name: summary(name) for name in reports}
+    with jax.enable_x64(True):
+        path = _page.write(folder, reports, titles)
+    size = path.stat().st_size / 1e6
+    _terminal.say(console, f"{_page.NAME}: all of it on one page, {size:.1f} MB.")
+    return [path]
 
 
 def _needed(names: Sequence[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """Results on disk: one JSON an experiment, its figures as SVG and PNG."""
 
 import importlib.metadata
+import io
 import json
 import math
 import os
@@ -68,27 +69,29 @@ def write(folder: pathlib.Path, experiment: str, report: Report) -> list[pathlib
     content = {"experiment": experiment, "versions": versions(), "rows": rows}
     text = json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
     path = folder / f"{experiment}.json"
-    _write_whole(path, lambda stream: stream.write(text.encode()))
+    write_whole(path, lambda stream: stream.write(text.encode()))
     return [path, *(_ for n, f in report.figures.items() for _ in _draw(folder, n, f))]
 
 
 def _draw(folder: pathlib.Path, name: str, figure: "Figure") -> list[pathlib.Path]:
-    import matplotlib
-
-    paths = [folder / f"{name}.svg", folder / f"{name}.png"]
-    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
-        for path in paths:
-            kind = path.suffix[1:]
-            data = {"Date": None} if kind == "svg" else {}
-
-            def save(stream, kind=kind, data=data):
-                figure.savefig(stream, format=kind, metadata=data, dpi=150)
-
-            _write_whole(path, save)
+    paths = [folder / f"{name}.{kind}" for kind in ("svg", "png")]
+    for path in paths:
+        content = drawn(name, figure, path.suffix[1:])
+        write_whole(path, lambda stream, content=content: stream.write(content))
     return paths
 
 
-def _write_whole(path: pathlib.Path, write: Callable) -> None:
+def drawn(name: str, figure: "Figure", kind: str) -> bytes:
+    """A figure as SVG or PNG, the same bytes whenever it is drawn."""
+    import matplotlib
+
+    data, stream = {"Date": None} if kind == "svg" else {}, io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+        figure.savefig(stream, format=kind, metadata=data, dpi=150)
+    return stream.getvalue()
+
+
+def write_whole(path: pathlib.Path, write: Callable) -> None:
     """Beside, then renamed: a reader meets the old file or the new one, never half."""
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -40,6 +40,13 @@ class Drawn(NamedTuple):
     worksheet: str
     shown: dict[str, str]
 
+    @property
+    def size(self) -> tuple[float, float]:
+        """The picture's width and height in pixels."""
+        found = re.search(r'viewBox="0 0 (\d+) (\d+)"', self.svg)
+        assert found is not None, "a picture says its size"
+        return float(found[1]), float(found[2])
+
 
 def draw(system: System, rows: Iterable[Row]) -> Drawn:
     """The graph of a system, every place marked that one of the wrong rows is about."""

@@ -17,13 +17,14 @@ class Line(NamedTuple):
 class Table(NamedTuple):
     """A table that a page shows: the first cell of every line is its head.
 
-    `numeric` are the columns whose cells are numbers.
+    `numeric` are the columns whose cells are numbers, `prose` those of sentences.
     """
 
     caption: str
     columns: Sequence[str]
     lines: Sequence[Line]
     numeric: Sequence[str] = ()
+    prose: Sequence[str] = ()
 
 
 def render(

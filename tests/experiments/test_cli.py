@@ -215,7 +215,7 @@ def test_a_write_that_breaks_leaves_the_old_file_whole(tmp_path):
     path = tmp_path / "t0.json"
     path.write_text("the old one")
     with pytest.raises(RuntimeError, match="power cut"):
-        _results._write_whole(path, breaks)
+        _results.write_whole(path, breaks)
     assert path.read_text() == "the old one"
     assert os.listdir(tmp_path) == ["t0.json"]
 
