@@ -75,14 +75,6 @@ def _run(names: Sequence[str], options: argparse.Namespace) -> int:
 
     started = time.monotonic()
 
-    def write(name, report):
-        try:
-            return _results.write(options.out, name, report)
-        except OSError as error:
-            why = error.strerror or error
-            file = error.filename2 or error.filename or options.out
-            _fail(f"expected {file} to be a file to write; got an error: {why}.")
-
     try:
         _results.check_folder(options.out)
     except OSError as error:
@@ -96,26 +88,34 @@ def _run(names: Sequence[str], options: argparse.Namespace) -> int:
     for name in _needed(names):
         reports[name] = report = _one(name, options)
         if name in names:
-            paths = write(name, report)
+            paths = _written(_results.write, options.out, name, report)
             written += paths
             shown = _shown(paths[0])
             _terminal.print_report(console, summary(name), report, shown)
     found = [row for report in reports.values() for row in wrong(report.rows)]
     if "errata" in names:
-        written += write("errata", collect(reports))
+        written += _written(_results.write, options.out, "errata", collect(reports))
     _terminal.print_errata(console, found)
     good = _terminal.print_summary(console, reports)
-    written += _page(console, reports, options.out)
+    written += _write_page(console, reports, options.out)
     seconds = time.monotonic() - started
     files = ", ".join(path.name for path in written)
     _terminal.say(console, f"{files} in {_shown(options.out)}; {seconds:.0f} s.")
     return 0 if good else 1
 
 
-def _page(console, reports, folder: pathlib.Path) -> list[pathlib.Path]:
-    """The page of all reports, where what it needs is installed; else that is said."""
-    import jax
+def _written(write: Callable, folder: pathlib.Path, *content):
+    """What `write(folder, …)` has written."""
+    try:
+        return write(folder, *content)
+    except OSError as error:
+        why = error.strerror or error
+        file = error.filename2 or error.filename or folder
+        _fail(f"expected {file} to be a file to write; got an error: {why}.")
 
+
+def _write_page(console, reports, folder: pathlib.Path) -> list[pathlib.Path]:
+    """The page of all reports, where what it needs is installed; else that is said."""
     from experiments import _page, _terminal
 
     if lacking := _page.missing():
@@ -123,8 +123,7 @@ def _page(console, reports, folder: pathlib.Path) -> list[pathlib.Path]:
         _terminal.say(console, f"no {_page.NAME} without {', '.join(lacking)}: {mend}")
         return []
     titles = {name: summary(name) for name in reports}
-    with jax.enable_x64(True):
-        path = _page.write(folder, reports, titles)
+    path = _written(_page.write, folder, reports, titles)
     size = path.stat().st_size / 1e6
     _terminal.say(console, f"{_page.NAME}: all of it on one page, {size:.1f} MB.")
     return [path]

@@ -3,6 +3,7 @@
 import base64
 import datetime
 import importlib.util
+import math
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ _NEEDED = ("jinja2", "pygraphviz")
 _DIGITS = 7
 _WITNESSES = ("hand-written", "autodiff", "numeric")
 _STRIP = 1100  # px of a wide picture that a line of paper holds
+_SHARED = 220  # and of those that the next one repeats: about a box
 
 
 class Image(NamedTuple):
@@ -144,10 +146,11 @@ def _errata(rows: Sequence[Row], sections: Sequence[Section]) -> list[tuple]:
 
 def _picture(id: str, found: Drawn) -> Picture:
     width, height = found.size
-    count = -(-int(width) // _STRIP)
-    strip = width / count
+    count = max(1, math.ceil((width - _SHARED) / (_STRIP - _SHARED)))
+    step = (width - _SHARED) / count if count > 1 else width
+    strip = step + _SHARED if count > 1 else width
     svg = found.svg.replace("<svg ", f'<svg id="{id}-svg" ', 1)
-    return Picture(id, found, svg, height, [(k * strip, strip) for k in range(count)])
+    return Picture(id, found, svg, height, [(k * step, strip) for k in range(count)])
 
 
 def _image(name: str, figure: "Figure") -> Image:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from experiments._rows import Row
@@ -49,8 +50,9 @@ class Drawn(NamedTuple):
 
 
 def draw(system: System, rows: Iterable[Row]) -> Drawn:
-    """The graph of a system, every place marked that one of the wrong rows is about."""
-    drawn = graph(system.function, *system.arguments)
+    """The graph of a system, in float64, marked where a wrong row is about it."""
+    with jax.enable_x64(True):
+        drawn = graph(system.function, *system.arguments)
     marks = {row.quantity: (row, _place(system, drawn, row.about)) for row in rows}
     found = [(row, mark) for row, mark in marks.values() if mark is not None]
     svg = drawn.svg(marks=list(_gathered(found)))

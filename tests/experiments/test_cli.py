@@ -146,7 +146,8 @@ def test_a_run_writes_rows_and_prints_them(capsys, tmp_path):
     for word in ("published", "hand-written", "autodiff", "numeric", "verdict"):
         assert word in out
     assert "1 of 1 systems" in out
-    assert os.listdir(tmp_path / "new" / "folder") == ["t7.json"]
+    found = sorted(os.listdir(tmp_path / "new" / "folder"))
+    assert found == ["index.html", "t7.json"]
 
 
 def test_everything_is_float64_and_nothing_of_it_stays(tmp_path, capsys):
