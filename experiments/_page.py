@@ -139,8 +139,11 @@ def _errata(rows: Sequence[Row], sections: Sequence[Section]) -> list[tuple]:
     }
     found = []
     for line in errata(rows):
-        key = (line.row.system.lower(), line.row.quantity) if line.row else ()
-        found.append((line.cells, *shown.get(key, ("", ""))))
+        system, quantity = line.row.system.lower(), line.row.quantity
+        target = shown.get((system, quantity), ("", "no link of the graph"))
+        if line.stands_for_more:
+            target = system, "in its table"
+        found.append((line.cells, *target))
     return found
 
 

@@ -68,7 +68,7 @@ def print_errata(console: Console, rows: Iterable[Row]) -> None:
         "Claims that the numbers do not bear out", "claim", "published", "right"
     )
     table.add_column("link at fault", ratio=1)
-    for wrong in errata(rows, few=True):
+    for wrong in errata(rows):
         table.add_row(*wrong.cells)
     if table.row_count:
         console.print(table)

@@ -16,11 +16,12 @@ _ALIKE = 5
 class Wrong(NamedTuple):
     """A claim that the numbers do not bear out: claim, published, right, what is wrong.
 
-    `row` is None of a line that stands for several.
+    `row` is the claim's, or the first of those that the line stands for.
     """
 
     cells: tuple[str, str, str, str]
-    row: Row | None
+    row: Row
+    stands_for_more: bool = False
 
 
 def published(row: Row, digits: int) -> str:
@@ -40,17 +41,18 @@ def is_trained(report: Report) -> bool:
     return any(row.rounding is not None for row in report.rows)
 
 
-def errata(rows: Iterable[Row], *, few: bool = False) -> Iterator[Wrong]:
-    """The wrong claims; with `few`, of every mistake the first, and how many more."""
+def errata(rows: Iterable[Row]) -> Iterator[Wrong]:
+    """The wrong claims: of every mistake the first, and how many more."""
     for (system, erratum), alike in itertools.groupby(rows, _origin):
         group = list(alike)
-        shown = group[:_ALIKE] if few else group
+        shown = group[:_ALIKE]
         for row in shown:
             numbers = published(row, 5), number(row.manual, 5)
             yield Wrong((f"{system}  {row.quantity}", *numbers, row.note), row)
         if more := len(group) - len(shown):
             rest = f"{system}  … and {more} more"
-            yield Wrong((rest, "", "", f"{erratum}: the same mistake"), None)
+            said = f"{erratum}: the same mistake"
+            yield Wrong((rest, "", "", said), group[len(shown)], True)
 
 
 def summary(reports: Mapping[str, Report]) -> Iterator[str]:

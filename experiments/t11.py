@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import _curves
+from experiments import _curves, _layers
 from experiments._results import Report
 from experiments._rows import Claim, Witness, tabulate
 from experiments._systems import System
@@ -120,7 +120,8 @@ def run(options: argparse.Namespace) -> Report:
     known["loss at the end"] = Witness(float(manual.losses[-1]), float(auto.losses[-1]))
     rows = tabulate("T11", known, claims(sizes, rate), given)
     figures = {"t11_loss": loss_figure(manual, auto, sizes, options.loss_below)}
-    systems = (System("the loss at the start", _loss(net, X, Y), (_inputs(params),)),)
+    loss, title = _loss(net, X[EXAMPLE], Y[EXAMPLE]), "one example's loss at the start"
+    systems = (System(title, loss, (_inputs(params),), _layers.numbered),)
     return Report(rows, figures, _text(manual, auto, options), systems)
 
 

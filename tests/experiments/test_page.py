@@ -64,9 +64,14 @@ def test_errata_stand_together_and_lead_to_their_graphs(whole):
     page, reports = whole
     found = [row for report in reports.values() for row in wrong(report.rows)]
     errata = page.split('id="errata"')[1].split("</section>")[0]
-    assert [line[0] for line in cells(errata)][1:] == [
-        f"{row.system}  {row.quantity}" for row in found
-    ]
+    lines = [line[0] for line in cells(errata)][1:]
+    each = {f"{row.system}  {row.quantity}" for row in found}
+    more = [int(n) for line in lines for n in re.findall(r"… and (\d+) more", line)]
+    assert len(each) == len(set(lines) & each) + sum(more)
+    assert len(more) == len(set(lines) - each) > 0
+    assert {row.erratum for row in found} == {
+        label for line in cells(errata) for label in re.findall(r"^E\d+", line[3])
+    }
     assert set(re.findall(r'href="#([^"]+)"', errata)) <= set(
         re.findall(r'id="([^"]+)"', page)
     )
