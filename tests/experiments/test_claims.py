@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from experiments._rows import SYSTEMS, VERDICTS, tabulate
-from experiments._terminal import _disagreements
+from experiments._told import disagreements
 from experiments.errata import WRONG, collect
 
 systems = pytest.mark.parametrize("name", SYSTEMS)
@@ -54,7 +54,7 @@ def test_labels_decide_nothing(ran, name):
 
 @systems
 def test_witnesses_agree(ran, name):
-    assert _disagreements(ran(name).report.rows) == []
+    assert disagreements(ran(name).report.rows) == []
 
 
 @systems

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import _figures, _terminal, _training
+from experiments import _figures, _told, _training
 from experiments._results import Report
 from experiments._rows import Witness, tabulate
 from jaxbp import nets
@@ -43,7 +43,7 @@ def trained(loss, steps=200, evaluate=None):
 
 def disagreeing(found):
     rows = tabulate("XOR", found.witnesses("network"))
-    return _terminal._disagreements(rows)
+    return _told.disagreements(rows)
 
 
 def test_a_right_rule_is_one_curve():
