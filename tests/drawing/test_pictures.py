@@ -16,7 +16,7 @@ from matplotlib.ft2font import FT2Font, LoadFlags
 from PIL import Image
 
 from jaxbp import graph, ops
-from jaxbp.drawing import _draw, _plates, _shapes
+from jaxbp.drawing import Mark, _draw, _plates, _shapes
 from tests.drawing.systems import SCRIPT, SYSTEMS, drawn, t12_of
 from tests.drawing.wrong import tripled
 
@@ -99,6 +99,25 @@ def test_nothing_overlaps_overflows_or_is_too_small(name):
     assert (tree.get("width"), tree.get("height")) == tuple(
         tree.get("viewBox").split()[2:]
     )
+
+
+def test_remarks_frame_their_places_and_stay_inside():
+    marks = [
+        Mark(("✗ a link", "published −0.079, right 0.1769"), "yhat", "link", "a2"),
+        Mark(("✗ a gradient", "r" * 90), "w2", "gradient"),
+        Mark(("✗ a value & <b>",), "yhat", "value"),
+    ]
+    svg = drawn("t12").svg(marks=marks)
+    assert list(faults(svg)) == []
+    assert {"✗ a link", "✗ a gradient", "✗ a value & <b>"} <= set(texts(svg))
+    framed = svg.count(f'stroke="{_shapes.WRONG}"')
+    assert (framed, drawn("t12").svg().count(f'stroke="{_shapes.WRONG}"')) == (3, 0)
+
+
+@pytest.mark.parametrize("mark", [Mark((), "nope"), Mark((), "yhat", "link", "a1")])
+def test_a_remark_on_nothing_is_refused(mark):
+    with pytest.raises(ValueError, match=r"Graph\.svg: expected marks to be on wires"):
+        drawn("t12").svg(marks=[mark])
 
 
 def test_each_fault_would_be_seen(monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import _figures, _told, _training
+from experiments import _figures, _terminal, _told, _training
 from experiments._results import Report
 from experiments._rows import Witness, tabulate
 from jaxbp import nets
