@@ -14,7 +14,7 @@ from jaxbp.train import _checkpoint
 from jaxbp.train._about import about as about_run
 from jaxbp.train._data import batches
 from jaxbp.train._mesh import layout_over
-from jaxbp.train._processes import agreed, check_equal, watching
+from jaxbp.train._processes import agreed, check_equal, everyones, watching
 from jaxbp.train._stops import ends_of, reason, total_of
 from jaxbp.train._trainer import Trainer, figures
 from jaxbp.train._watch import Clock, at, interruptible, shown
@@ -144,7 +144,8 @@ def fit(
     asked = _checkpoint.asked_for(checkpoint, resume)
     drawn = batches(data, batch_size, order_key, layout)
     total = total_of(steps, epochs, loss_below, drawn.per_epoch)
-    ends = ends_of(total, log_every, evaluate, asked, on_log)
+    is_heard = any(everyones(on_log is not None))  # the first process alone may log
+    ends = ends_of(total, log_every, evaluate, asked, is_heard)
     given = loss, params, state, optimizer, drawn, layout, noise_key
     held["log_every"] = ends.log_every
     trainer = Trainer(*given, has_state=has_state, **held)

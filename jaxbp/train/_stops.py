@@ -37,8 +37,11 @@ class Ends:
         self._entries = max(1, entries)
 
 
-def ends_of(total, log_every, evaluate, asked, on_log) -> Ends:
-    """Of entries every so many steps, evaluations, and checkpoints."""
+def ends_of(total, log_every, evaluate, asked, is_heard: bool) -> Ends:
+    """Of entries every so many steps, evaluations, and checkpoints.
+
+    `is_heard`: somebody waits for every entry.
+    """
     if log_every is None:
         log_every = _STEPS if total is None else max(1, -(-total // _ENTRIES))
     log_every = whole("fit", "log_every", log_every, 1)
@@ -53,8 +56,8 @@ def ends_of(total, log_every, evaluate, asked, on_log) -> Ends:
         check_function("fit", "evaluate[1]", evaluate[1])
     if saved is not None:
         every.append(saved)
-    if on_log is not None or (asked and saved is None):
-        every.append(log_every)  # each is waited for
+    if is_heard or (asked and saved is None):
+        every.append(log_every)
     return Ends(total, log_every, saved, *every)
 
 

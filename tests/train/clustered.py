@@ -84,7 +84,10 @@ def interrupted(folder):
             os.kill(os.getpid(), signal.SIGINT)
         return {}
 
-    write(folder, run(small(), batch_size=20, steps=10**6, evaluate=(20, evaluate)))
+    # The chunks of both end where the first alone waits for an entry.
+    on_log = None if jax.process_index() else lambda entry: None
+    options = {"evaluate": (20, evaluate), "on_log": on_log}
+    write(folder, run(small(), batch_size=20, steps=10**6, **options))
 
 
 @jax.custom_vjp
