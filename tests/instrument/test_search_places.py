@@ -91,7 +91,8 @@ def test_a_finding_elsewhere_holds_the_arguments_to_ask_again():
     args, kwargs = first.point
     again = compare(f, *args, kwargs=kwargs).findings[0]
     assert (again.verdict, again.point) == ("wrong", None)
-    assert "point" not in found.to_dict()["findings"][0]
+    listed = found.to_dict()["findings"][0]["point"]
+    assert listed["[1]"]["value"] == args[1].tolist()
     assert (
         compare(rule(jnp.sin, lambda x, y_bar: (y_bar,)), x).findings[0].point is None
     )
