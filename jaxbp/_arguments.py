@@ -53,7 +53,7 @@ def _check_taken(function, f, args, kwargs) -> None:
         signature.bind(*args, **kwargs)
     except TypeError as error:
         expected = f"as {function_name(f)}{signature} takes them"
-        got = first_line(error)
+        got = first_line(error).removeprefix("got ")
         name = "the arguments of f"
         raise argument_error(function, name, expected, got, kind=TypeError) from None
 

@@ -15,7 +15,7 @@ from jaxbp.instrument._answers import MANUAL
 from jaxbp.instrument._comparison import Finding, elsewhere
 from jaxbp.instrument._precision import in_low_precision
 from jaxbp.instrument._program import Program, in_float64, traced
-from jaxbp.instrument._search import Question, all_finite
+from jaxbp.instrument._search import Question, all_finite, largest
 from jaxbp.instrument._testimony import Testimony
 from jaxbp.instrument._variants import SQUARES, Variant, other_dtypes
 
@@ -31,7 +31,7 @@ def look_at_dtypes(asked: Question, answers: Testimony) -> Iterator[list[Finding
     arguments so large leave none of its digits in that dtype, whatever its range.
     """
     own = {jnp.result_type(x) for x in _floats(asked.args, asked.kwargs)}
-    sizes = map(_largest, answers.auto[0].cotangents)
+    sizes = map(largest, answers.auto[0].cotangents)
     little = {p: _LITTLE * size for p, size in zip(asked.paths, sizes, strict=True)}
     for variants in other_dtypes(asked.args, asked.kwargs):
         narrow = None
@@ -122,10 +122,6 @@ def _milder(finding: Finding, foreign: bool, little: float) -> Finding:
     slope = (lost and size <= little) or (overflow and size == 0 <= little)
     told = slope or (foreign and (overflow or lost or value))
     return replace(finding, verdict="less-accurate") if told else finding
-
-
-def _largest(values: np.ndarray) -> float:
-    return float(np.max(np.abs(values), initial=0.0, where=np.isfinite(values)))
 
 
 def _infinite(eqn: Any) -> bool:

@@ -85,14 +85,14 @@ def look_around(
     ask = (answers.inputs, constants, marks, asked.seed, finite, shapes)
     found = points(*ask, counts=lengths(program.auto.jaxpr), repeats=repeats)
     floats = filter(is_differentiable, jax.tree.leaves((asked.args, asked.kwargs)))
-    largest = min(float(jnp.finfo(jnp.result_type(x)).max) for x in floats)
+    most = min(float(jnp.finfo(jnp.result_type(x)).max) for x in floats)
     if answers.refused:  # every element of every point is differentiated numerically
         found = itertools.islice(found, _AT_FEW)
     at_limit = at_limit_of(answers)
     calls_out = any(holds(j, _calls_out) for j in (program.auto.jaxpr, written))
     for point in itertools.islice(found, few if at_few else None):
         try:
-            findings = _at(point, asked, answers, largest)
+            findings = _at(point, asked, answers, most)
             if off_limit(at_limit, program, point.inputs, bars, findings):
                 continue
             coverage.see(point.inputs)
@@ -104,7 +104,7 @@ def look_around(
 
 
 def _at(
-    point: Point, asked: Question, answers: Testimony, largest: float
+    point: Point, asked: Question, answers: Testimony, most: float
 ) -> list[Finding]:
     """Findings at a point; none where values or gradient are too large for the caller.
 
@@ -114,7 +114,7 @@ def _at(
     there.earlier = [answers.inputs]
     # Without autodiff, fwd's values are what there is.
     told = there.manual if there.refused else there.auto
-    if max(map(_largest, (*told[0].outputs, *told[0].cotangents))) > largest:
+    if max(map(largest, (*told[0].outputs, *told[0].cotangents))) > most:
         return []
     finite = all_finite(told[0].outputs)
     findings = held(there, asked)
@@ -123,9 +123,9 @@ def _at(
     return findings
 
 
-def _largest(values: np.ndarray) -> float:
+def largest(values: np.ndarray) -> float:
     """The largest magnitude that is finite."""
-    return np.max(np.abs(values), initial=0.0, where=np.isfinite(values))
+    return float(np.max(np.abs(values), initial=0.0, where=np.isfinite(values)))
 
 
 def _calls_out(eqn: Any) -> bool:
