@@ -64,7 +64,7 @@ _NEUTRAL = {"add": 0, "add_any": 0, "sub": 0, "mul": 1, "div": 1}
 _CONSTANTS = {
     "c + 1": lambda c: c + 1,
     "2c": lambda c: 2 * c,
-    "0": lambda c: 0 * c,
+    "0": np.zeros_like,
     "1.01c": lambda c: c * 1.01,
 }
 _INDEXED = {"dynamic_slice": 1, "dynamic_update_slice": 2, "gather": 1, "scatter": 1}
