@@ -3,21 +3,17 @@
 import argparse
 import ast
 import io
-import itertools
-import math
 import os
 import pathlib
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import NoReturn
 
+from experiments._options import HERE, NAMES, TUTORIALS, fail, options_of
 from experiments._rows import SYSTEMS
 
-_HERE = pathlib.Path(__file__).parent
-TUTORIALS = (*SYSTEMS, "errata")
-NAMES = (*TUTORIALS, "digits", "mnist", "names")
+_NARROWEST = 72  # columns, below which a table would lose some of its own
 # What the extra `data` installs; all else that is imported, `report` does.
 _DATA = ("mlxtend", "names", "sklearn")
 
@@ -28,22 +24,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # σ and ∂ must not end a run in a terminal that has no letters for them.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    options = _parser().parse_args(arguments)
+    options = options_of(arguments)
     if options.list:
         for name in NAMES:
             print(summary(name))
         return 0
-    names = _names(options)
-    _check_sizes(options.sizes)
     try:
         with _on_device(options.device):
-            return _run(names, options)
+            return _run(options)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith(("experiments", "jaxbp")):
             raise
         extra = "data" if error.name in _DATA else "report"
         mend = f"pip install 'jaxbp[{extra}]'"
-        _fail(f"expected the module {error.name}; got none: {mend}.")
+        fail(f"expected the module {error.name}; got none: {mend}.")
     except KeyboardInterrupt:
         print("experiments: interrupted.", file=sys.stderr)
         return 130
@@ -54,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def summary(name: str) -> str:
     """The first line of an experiment's docstring, without importing it."""
-    tree = ast.parse((_HERE / f"{name}.py").read_text(encoding="utf-8"))
+    tree = ast.parse((HERE / f"{name}.py").read_text(encoding="utf-8"))
     return (ast.get_docstring(tree) or name).splitlines()[0]
 
 
@@ -64,22 +58,21 @@ def _on_device(name: str | None) -> AbstractContextManager:
     try:
         return computing_on(name)
     except ValueError as error:
-        _fail(str(error))
+        fail(str(error))
 
 
-def _run(names: Sequence[str], options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from experiments import _results, _terminal
     from experiments.errata import collect, wrong
 
-    started = time.monotonic()
-
+    started, names = time.monotonic(), options.names
     try:
         _results.check_folder(options.out)
     except OSError as error:
         why = error.strerror or error
-        _fail(f"expected --out to be a folder to write in; got {options.out}: {why}.")
+        fail(f"expected --out to be a folder to write in; got {options.out}: {why}.")
     console = Console(highlight=False, markup=False)
     console.width = max(console.width, _NARROWEST)
     if set(names) & set(TUTORIALS):
@@ -111,7 +104,7 @@ def _written(write: Callable, folder: pathlib.Path, *content):
     except OSError as error:
         why = error.strerror or error
         file = error.filename2 or error.filename or folder
-        _fail(f"expected {file} to be a file to write; got an error: {why}.")
+        fail(f"expected {file} to be a file to write; got an error: {why}.")
 
 
 def _write_page(console, reports, folder: pathlib.Path) -> list[pathlib.Path]:
@@ -150,131 +143,6 @@ def _shown(path: pathlib.Path) -> str:
     """Relative to the working directory where that is shorter."""
     relative = os.path.relpath(path)
     return relative if len(relative) < len(str(path)) else str(path)
-
-
-def _value(option: str, kind: type, expected: str, allowed: Callable) -> Callable:
-    """A parser of an option's value which says what was expected and what came."""
-
-    def parse(text: str):
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not allowed(value):
-            _fail(f"expected {option} to be {expected}; got {text}.")
-        return value
-
-    return parse
-
-
-_NARROWEST = 72  # columns, below which a table would lose some of its own
-_MOST = 1_000_000  # epochs, and weights: what a loop on one machine finishes
-
-_SIZE = _value("--sizes", int, "integers of at least 1", lambda n: n >= 1)
-_RATE = _value(
-    "--learning-rate", float, "a positive number", lambda x: 0 < x < math.inf
-)
-_LOSS = _value("--loss-below", float, "a number from 0 on", lambda x: 0 <= x < math.inf)
-_EPOCHS = _value(
-    "--epochs", int, f"an integer from 0 to {_MOST:,}", lambda n: 0 <= n <= _MOST
-)
-_STEPS = _value(
-    "--steps", int, f"an integer from 1 to {_MOST:,}", lambda n: 1 <= n <= _MOST
-)
-_SEED = _value("--seed", int, "an integer from 0 to 2³²−1", lambda n: 0 <= n < 2**32)
-
-
-def _folder(text: str) -> pathlib.Path:
-    if not text:
-        _fail("expected --out to be a folder to write in; got an empty name.")
-    return pathlib.Path(text)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        _fail(f"{message.removeprefix('argument ')}.")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser("experiments", description=__doc__, allow_abbrev=False)
-    add = parser.add_argument
-    add(
-        "names",
-        nargs="*",
-        metavar="NAME",
-        help="of t1 … t12, errata, digits, mnist and names; without one, the tutorials",
-    )
-    add("--all", action="store_true", help="train the networks as well")
-    add("--list", action="store_true", help="say what there is, and stop")
-    add(
-        "--out",
-        type=_folder,
-        default=_HERE.parent / "results",
-        metavar="DIR",
-        help="where to write JSON and figures (results/)",
-    )
-    add(
-        "--device",
-        metavar="NAME",
-        help="where to compute: cpu, gpu, tpu, or one of several, gpu:1 (JAX chooses)",
-    )
-    add("--seed", type=_SEED, default=0, metavar="N", help="of random starts (0)")
-    add(
-        "--steps",
-        type=_STEPS,
-        metavar="N",
-        help="of training in digits, mnist and names (each its own)",
-    )
-    t11 = parser.add_argument_group("the run of t11").add_argument
-    t11(
-        "--sizes",
-        nargs="+",
-        type=_SIZE,
-        default=[2, 3, 3, 1],
-        metavar="N",
-        help="layers' lengths (2 3 3 1)",
-    )
-    t11("--learning-rate", type=_RATE, default=1.0, metavar="ETA", help="step size (1)")
-    t11(
-        "--loss-below",
-        type=_LOSS,
-        default=0.05,
-        metavar="EPSILON",
-        help="stop below this loss (0.05)",
-    )
-    t11(
-        "--epochs",
-        type=_EPOCHS,
-        default=1000,
-        metavar="N",
-        help="and after this many epochs (1000)",
-    )
-    return parser
-
-
-def _names(options: argparse.Namespace) -> list[str]:
-    asked = options.names
-    for name in asked:
-        if name.lower() not in NAMES:
-            _fail(f"expected NAME to be one of {', '.join(NAMES)}; got {name}.")
-    chosen = NAMES if options.all else [name.lower() for name in asked] or TUTORIALS
-    return list(dict.fromkeys(chosen))
-
-
-def _check_sizes(sizes: Sequence[int]) -> None:
-    if len(sizes) < 2 or sizes[0] != 2 or sizes[-1] != 1:
-        got = " ".join(map(str, sizes))
-        why = "XOR has two inputs and one output"
-        _fail(f"expected --sizes to start with 2 and end with 1; got {got}: {why}.")
-    weights = sum(i * o for i, o in itertools.pairwise(sizes))
-    if weights > _MOST:
-        expected = f"expected --sizes to make at most {_MOST:,} weights"
-        _fail(f"{expected}; got {weights:,}: choose smaller layers.")
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"experiments: {message}", file=sys.stderr)
-    raise SystemExit(2)
 
 
 if __name__ == "__main__":
