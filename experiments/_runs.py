@@ -77,9 +77,15 @@ def at_start(net: nets.Net, start: Sequence[Matrix], y) -> Measured:
 
 
 def system(net: nets.Net, start: Sequence[Matrix], y, **called: str) -> System:
-    """Iteration 0 as a graph; `called` says what the page's symbols are on it."""
+    """Iteration 0 as a graph; `called` says what the page's symbols are on it.
+
+    The page's s, at an output of σ in place of its input, is each σ's own link.
+    """
     loss, inputs = _loss(net, start, y)
-    return System("½Σ(y − O)² in iteration 0", loss, (inputs,), called=called)
+    links = ("∂yhat/∂a1",) if len(start) == 1 else ("∂yhat/∂a2", "∂h1/∂a1")
+    return System(
+        "½Σ(y − O)² in iteration 0", loss, (inputs,), None, called, {"E1": links}
+    )
 
 
 def _loss(net: nets.Net, start: Sequence[Matrix], y) -> tuple[Callable, dict]:

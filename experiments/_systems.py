@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -21,7 +21,9 @@ class System(NamedTuple):
     """A function to be drawn at its arguments.
 
     `name` is what the page calls an element of a wire, as `Graph.worksheet` takes it.
-    `called` says what the page's other symbols are, `{"delta": "−∂y/∂a1"}`.
+    `called` says what the page's other symbols are, `{"delta": "−∂y/∂a1"}`, and
+    `faults` in which links an erratum is made, where its claims are of what it spoils:
+    `{"E1": ("∂yhat/∂a1",)}`.
     """
 
     title: str
@@ -29,6 +31,7 @@ class System(NamedTuple):
     arguments: tuple
     name: Callable[[str, tuple[int, ...]], str] | None = None
     called: Mapping[str, str] = {}
+    faults: Mapping[str, tuple[str, ...]] = {}
 
 
 class Drawn(NamedTuple):
@@ -55,10 +58,21 @@ def draw(system: System, rows: Iterable[Row]) -> Drawn:
         drawn = graph(system.function, *system.arguments)
     marks = {row.quantity: (row, _place(system, drawn, row.about)) for row in rows}
     found = [(row, mark) for row, mark in marks.values() if mark is not None]
-    svg = drawn.svg(marks=list(_gathered(found)))
+    faults = _faults(system, drawn, {row.erratum for row, _ in found})
+    svg = drawn.svg(marks=[*faults, *_gathered(found)])
     sheet = drawn.worksheet(name=system.name)
     shown = {row.quantity: _in_words(system, row, mark) for row, mark in found}
     return Drawn(system.title, drawn, svg, sheet, shown)
+
+
+def _faults(system: System, drawn: Graph, errata: Collection[str]) -> list[Mark]:
+    """The links in which these errata are made."""
+    return [
+        mark._replace(lines=(f"✗ {erratum} is made here",))
+        for erratum, links in system.faults.items()
+        for link in links
+        if erratum in errata and (mark := _place(system, drawn, link))
+    ]
 
 
 def _gathered(found: Iterable[tuple[Row, Mark]]) -> Iterable[Mark]:

@@ -76,6 +76,7 @@ def test_errata_stand_together_and_lead_to_their_graphs(whole):
         re.findall(r'id="([^"]+)"', page)
     )
     assert '<a href="#t12-graph-1">the link a2 → yhat</a>' in errata
+    assert page.count(">✗ E1 is made here<") == 3
     (line,) = [k for k in cells(errata) if k[0] == "T12  w212 after the update"]
     assert line[-1] == "no link of the graph"
 
@@ -118,6 +119,23 @@ def test_the_faulty_link_is_marked_with_both_numbers():
     clean = draw(system, [])
     assert "published" not in clean.svg
     assert _shapes_wrong() not in clean.svg
+
+
+def test_the_link_in_which_an_erratum_is_made_is_marked_besides():
+    claims = [Claim("delta[0]", "5", erratum="E1"), Claim("a", "1.5")]
+    rows = tabulate("T0", {"delta[0]": Witness(-2.0), "a": Witness(3.0)}, claims)
+
+    def squared(a):
+        return ops.square(ops.multiply(a, 2.0 * jnp.ones_like(a)))
+
+    drawn = draw(System("(2a)²", squared, (3.0,)), [])
+    middle = next(n for n in drawn.graph.wires if n not in ("a", "y"))
+    called = {"delta": "−∂y/∂a"}
+    system = System("(2a)²", squared, (3.0,), None, called, {"E1": (f"∂{middle}/∂a",)})
+    found = draw(system, rows)
+    assert found.svg.count(">✗ E1 is made here<") == 1
+    assert found.shown["delta[0]"] == "the gradient of a (−∂y/∂a)"
+    assert "made here" not in draw(system, rows[1:]).svg
 
 
 def _shapes_wrong():
