@@ -73,10 +73,21 @@ def lay_out(picture: Picture, sizes: Sizes) -> Layout:
     Raises:
         ModuleNotFoundError: pygraphviz is not installed; says what to install.
     """
-    across = _laid_out(picture, sizes, _ACROSS)
-    if across.width <= _WIDEST:
-        return across
+    if _least_width(picture, sizes) <= _WIDEST:  # laying out takes the most time
+        across = _laid_out(picture, sizes, _ACROSS)
+        if across.width <= _WIDEST:
+            return across
     return _laid_out(picture, sizes, _DOWN)
+
+
+def _least_width(picture: Picture, sizes: Sizes) -> float:
+    """What stands one after the other on the longest way from left to right."""
+    ends: dict[str, float] = {wire: sizes.plates[wire][0] for wire in picture.wires}
+    for box in picture.boxes:
+        starts = [ends[wire] for row in box.rows for wire in row.wires]
+        end = max(starts, default=0.0) + sizes.boxes[box.id][0]
+        ends |= {wire: end + sizes.plates[wire][0] for wire in box.outputs}
+    return max(ends.values(), default=0.0)
 
 
 def _laid_out(picture: Picture, sizes: Sizes, way: _Way) -> Layout:
