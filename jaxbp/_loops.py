@@ -1,7 +1,7 @@
 """Loops on Values: a scan unrolled, a while loop shown now and then."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,23 +15,30 @@ _UNROLLED = 2000
 _ITERATIONS = 6  # that are shown of a longer one
 
 
+class _Span(NamedTuple):
+    """Iterations of a scan; one that is shown is run equation by equation."""
+
+    start: int
+    stop: int
+    is_shown: bool
+
+
 def unrolled_scan(recorder, eqn, ins, where, site) -> list[Value]:
     """The outputs of a scan, its iterations (of a long one some) shown one by one."""
     n_consts, n_carry = _interpret.scan_sizes(eqn)
     consts, carry = ins[:n_consts], ins[n_consts : n_consts + n_carry]
     body, length = eqn.params["jaxpr"], eqn.params["length"]
-    pieces = _pieces(length, _shown(length, unrolled_size(body), recorder.iteration))
-    # By index along the leading axis, which a reverse scan walks downwards.
-    turn = eqn.params["reverse"]
-    spans = [(length - b, length - a) if turn else (a, b) for a, b in pieces]
+    spans = _pieces(length, _shown(length, unrolled_size(body), recorder.iteration))
+    if eqn.params["reverse"]:  # by index along the leading axis, walked downwards
+        spans = [_Span(length - b, length - a, shown) for a, b, shown in spans]
     xs = [
         _unstack(recorder.steps, x, spans, where, site)
         for x in ins[n_consts + n_carry :]
     ]
     rows = []
-    for k, (start, stop) in enumerate(spans):
+    for k, (start, stop, is_shown) in enumerate(spans):
         inside = [*consts, *carry, *(x[k] for x in xs)]
-        if stop - start == 1:
+        if is_shown:
             outs = recorder.run(body, inside, (*where, f"scan[{start}]"), site)
         else:
             params = {**eqn.params, "length": stop - start, "unroll": 1}
@@ -116,30 +123,30 @@ def _shown(length: int, size: int, iteration: int | None) -> Sequence[int]:
     return range(length)
 
 
-def _pieces(length: int, shown: Sequence[int]) -> list[tuple[int, int]]:
-    """Iterations of a scan in spans; those of length 1 are shown."""
+def _pieces(length: int, shown: Sequence[int]) -> list[_Span]:
+    """All iterations of a scan, those that are shown one by one."""
     pieces, end = [], 0
     for k in shown:
-        pieces += [(end, k)] if k > end else []
-        pieces.append((k, k + 1))
+        pieces += [_Span(end, k, False)] if k > end else []
+        pieces.append(_Span(k, k + 1, True))
         end = k + 1
-    return pieces + ([(end, length)] if end < length else [])
+    return pieces + ([_Span(end, length, False)] if end < length else [])
 
 
 def _cut(x, spans):
-    """The rows of an array where a span has length 1, slices where it is longer."""
+    """The row of an array for a span that is shown, slices for the others."""
     return [
         # An index that is an array: a static slice would compile once per row.
         jax.lax.dynamic_index_in_dim(x, np.int32(a), keepdims=False)
-        if b - a == 1
+        if is_shown
         else jax.lax.slice_in_dim(x, a, b)
-        for a, b in spans
+        for a, b, is_shown in spans
     ]
 
 
 def _join(pieces, spans):
     ordered = sorted(zip(spans, pieces, strict=True), key=lambda pair: pair[0])
-    if len(spans) == ordered[-1][0][1]:
+    if all(span.is_shown for span in spans):
         return jnp.stack([piece for _, piece in ordered])
-    rows = [jnp.asarray(p)[None] if b - a == 1 else p for (a, b), p in ordered]
+    rows = [jnp.asarray(p)[None] if s.is_shown else p for s, p in ordered]
     return jnp.concatenate(rows)
