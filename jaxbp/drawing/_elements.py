@@ -17,6 +17,8 @@ from jaxbp.drawing._nodes import Edge, Node
 
 LARGEST = 2**22  # local derivatives of one edge
 _WIDE = {"float64", "complex128", "int64", "uint64"}
+# Of which JAX has no derivative in one input alone: they hold one matrix twice.
+_TOGETHER = frozenset(("custom_linear_solve",))
 
 
 class Element(NamedTuple):
@@ -125,7 +127,9 @@ def _pulled(step: Step, k: int, values: list[Any], by_rule: bool) -> list[np.nda
     outs, pull = [out.value for out in step.outs], step.pull
     if step.eqn is not None:
         run = _interpret.run_equation if by_rule else plain
-        outs, pull = with_pullback(step.eqn, values, [k], run)
+        is_whole = step.eqn.primitive.name in _TOGETHER
+        live = [i for i, v in enumerate(step.ins) if v.active] if is_whole else [k]
+        outs, pull = with_pullback(step.eqn, values, live, run)
     assert pull is not None, "a way back was recorded"
     size = np.size(values[k])
     found = []

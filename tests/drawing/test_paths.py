@@ -117,6 +117,19 @@ def test_a_scan_is_walked_too():
     assert found.gradients[element] == pytest.approx(total, rel=1e-13)
 
 
+@pytest.mark.parametrize(
+    "solve", [jnp.linalg.solve, lambda a, b: jnp.linalg.inv(a) @ b]
+)
+def test_a_linear_solve_is_walked_in_its_matrix_and_its_side(solve):
+    a, b = np.array([[3.0, 1], [0.5, 2]]), np.array([1.0, -2])
+    g = graph(lambda a, b: jnp.sin(solve(a, b)).sum(), a, b)
+    for name in "ab":
+        found = g.paths(name, "y")
+        sums = np.reshape(list(found.sums.values()), np.shape(g.wires[name].value))
+        np.testing.assert_allclose(sums, g.wires[name].gradient, rtol=1e-13)
+    assert "∂y/∂a" in g.worksheet()
+
+
 def test_of_another_end_than_the_graphs_no_gradient_is_claimed(network):
     found = network.paths("params[0]['w'][0, 0]", "h2[1]")
     assert list(found.gradients.values()) == [None]
