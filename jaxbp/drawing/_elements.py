@@ -90,14 +90,17 @@ def element_of(graph: Graph, argument: str, name: str) -> list[Element]:
 
     Raises:
         ValueError: no such wire, or no such element.
+        TypeError: it is no name at all.
     """
+    if not isinstance(name, str):
+        expected, got = "the name of a wire or of an element", describe(name)
+        raise argument_error("Graph.paths", argument, expected, got, kind=TypeError)
     if name in graph.wires:
         return elements(graph, name)
     found = re.fullmatch(r"(.+)\[([\d, ]+)\]", name, re.DOTALL)
     if not found or found[1] not in graph.wires:
-        expected = (
-            f"a wire ({', '.join(list(graph.wires)[:8])}, …) or an element of one"
-        )
+        known = [*list(graph.wires)[:8], *["…"] * (len(graph.wires) > 8)]
+        expected = f"a wire ({', '.join(known)}) or an element of one"
         raise argument_error("Graph.paths", argument, expected, name)
     wire, index = found[1], tuple(int(i) for i in found[2].split(",") if i.strip())
     if index not in (e.at for e in elements(graph, wire)):

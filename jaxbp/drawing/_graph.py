@@ -84,6 +84,7 @@ class Graph(Section):
         Raises:
             ValueError: no such wire or element; `dst` is more than one; an edge has
                 more than four million local derivatives.
+            TypeError: a name is no str.
         """
         from jaxbp.drawing._paths import paths
 

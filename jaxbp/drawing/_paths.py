@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +75,8 @@ class Paths:
 
 def paths(graph: Graph, src: str | Sequence[str], dst: str, limit: int) -> Paths:
     """See `Graph.paths`."""
-    names = (src,) if isinstance(src, str) else tuple(src)
+    is_one = isinstance(src, str) or not isinstance(src, Iterable)
+    names: tuple[Any, ...] = (src,) if is_one else tuple(src)
     sources = [e for name in names for e in element_of(graph, "src", name)]
     ends = element_of(graph, "dst", dst)
     if len(ends) != 1:
@@ -92,9 +93,9 @@ def paths(graph: Graph, src: str | Sequence[str], dst: str, limit: int) -> Paths
     sums = {e: _sum(graph, e, listed, adjoint) for e in sources}
     gradients = {e: _gradient(graph, links, e, ends[0]) for e in sources}
     shared = _shared(links, ways, reached, ends[0].wire)
-    return Paths(
-        names, str(ends[0]), count, listed, sums, gradients, walked - count, shared
-    )
+    # Of a path one fewer than it has links; of the end itself, which has none, none.
+    walked -= count - (ends[0] in sources)
+    return Paths(names, str(ends[0]), count, listed, sums, gradients, walked, shared)
 
 
 def _between(graph: Graph, sources: set[str], end: str) -> list[Link]:

@@ -164,6 +164,30 @@ def test_what_is_no_element_is_refused(network, src, dst, message):
     assert message in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("src", "dst", "named"),
+    [(1, "y", "src"), (["y", None], "y", "src"), ("y", ["y"], "dst")],
+)
+def test_what_is_no_name_is_refused(network, src, dst, named):
+    message = f"expected {named} to be the name of a wire or of an element; got "
+    with pytest.raises(TypeError, match=r"jaxbp\.Graph\.paths: ") as refused:
+        network.paths(src, dst)
+    assert message in str(refused.value)
+
+
+def test_all_wires_are_named_where_they_are_few():
+    with pytest.raises(
+        ValueError, match=r"a wire \(x, y\) or an element of one; got q"
+    ):
+        graph(jnp.sin, 0.5).paths("q", "y")
+
+
+def test_from_a_wire_to_itself_nothing_is_multiplied():
+    found = graph(lambda x: jnp.sin(x) * x, 0.5).paths(["x", "v1"], "v1")
+    assert [p.factors for p in found.listed] == [(np.cos(0.5),), ()]
+    assert (found.by_paths, found.by_backpropagation, found.saved) == (0, 0, 0)
+
+
 def test_where_there_is_no_way_there_is_no_path():
     g = graph(lambda x, y: x * 2 + 0 * y, 1.0, 3.0)
     found = g.paths("y", "v1")  # x · 2
