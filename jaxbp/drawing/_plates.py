@@ -180,8 +180,20 @@ def _histogram(values: np.ndarray, x, y, width, height) -> Iterator[Rect]:
     yield Rect(x, y, width, height, GROUND, RULE, 0.6)
     if not values.size:
         return
-    counts, _ = np.histogram(values, bins=_BARS)
+    counts = np.bincount(_bars(values), minlength=_BARS)
     for k, count in enumerate(counts):
         tall = (height - 2) * float(count) / float(counts.max())
         step = width / _BARS
         yield Rect(x + k * step + 0.5, y + height - tall, step - 1, tall, MUTED)
+
+
+def _bars(values: np.ndarray) -> np.ndarray:
+    """The bar that each is in; all in the middle one where they are the same.
+
+    NumPy has no histogram of a range that overflows, or is narrower than its bars.
+    """
+    parts = values / (np.abs(values).max() or 1.0)
+    low, high = parts.min(), parts.max()
+    if low == high:
+        return np.full(parts.shape, _BARS // 2)
+    return np.minimum((parts - low) / (high - low) * _BARS, _BARS - 1).astype(int)

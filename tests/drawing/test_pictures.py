@@ -178,6 +178,23 @@ def test_arrays_are_summed_up_and_drawn():
     assert shades[1 : 1 + found.size] == shaded
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.r_[np.ones(12), 1.7e308, -1.7e308],  # whose range is no number
+        np.arange(12) * 5e-324,  # whose bars are narrower than a number
+        np.repeat([1.0, np.nextafter(1.0, 2)], 6),
+    ],
+)
+def test_a_histogram_of_the_largest_and_of_the_nearest_numbers(values):
+    svg = graph(lambda x: (x * 0.0).sum(), values).svg()
+    (plate,) = (p for p, _ in rects(parsed(svg), "plate") if p.get("data-key") == "x")
+    bars = [r for r in plate.iter(f"{_SVG}rect") if r.get("fill") == _shapes.MUTED]
+    heights = [float(r.get("height")) for r in bars][: _plates._BARS]
+    assert max(heights) > 20
+    assert sum(height > 0 for height in heights) > 1
+
+
 def luminance(colour):
     rgb = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
