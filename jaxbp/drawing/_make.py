@@ -87,7 +87,7 @@ def graph(
     builder = Builder(iteration)
     named = argument_names(f, args, kwargs)
     leaves = [(builder.names.named(name), leaf) for name, leaf in named]
-    data = names_of_data(leaves)
+    data = names_of_data(leaves, run)
     arguments = [name for name, leaf in leaves if _jaxpr.is_differentiable(leaf)]
     called = {id(v): name for v, name in zip(run[0], arguments, strict=True)}
     section = Section(run, called, data)

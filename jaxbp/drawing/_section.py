@@ -9,6 +9,7 @@ import numpy as np
 from jaxbp._steps import Step, Value, wire_name
 
 Run = tuple[Sequence[Value], Sequence[Value], Sequence[Step]]
+_ARRAYS = (jax.Array, np.ndarray)
 # Equations whose output is their input by another name.
 _SAME = frozenset(("name", "copy", "copy_p", "optimization_barrier", "pvary"))
 
@@ -62,10 +63,38 @@ class Section:
         return id(value) in self._depends or id(value.value) in self._data
 
 
-def names_of_data(leaves: Iterable[tuple[str, Any]]) -> dict[int, str]:
-    """Names of arrays by identity: they are constants of a trace as they are."""
-    arrays = (jax.Array, np.ndarray)
-    return {id(leaf): name for name, leaf in leaves if isinstance(leaf, arrays)}
+def names_of_data(leaves: Iterable[tuple[str, Any]], run: Run) -> dict[int, str]:
+    """Names of arrays by identity: JAX's are constants of a trace as they are.
+
+    NumPy's are copied into it, most often as another dtype: they are known by what they
+    hold, if no other argument holds the same.
+    """
+    arrays = [(name, leaf) for name, leaf in leaves if isinstance(leaf, _ARRAYS)]
+    copied = [
+        (name, leaf)
+        for name, leaf in arrays
+        if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biu"
+    ]
+    found = {id(leaf): name for name, leaf in arrays}
+    for value in _constants(run) if copied else ():
+        same = [name for name, leaf in copied if _holds(value, leaf)]
+        if len(same) == 1:
+            found.setdefault(id(value), same[0])
+    return found
+
+
+def _constants(run: Run) -> list[Any]:
+    inputs, _, steps = run
+    made = {id(v) for v in (*inputs, *(out for step in steps for out in step.outs))}
+    return [v.value for step in steps for v in step.ins if id(v) not in made]
+
+
+def _holds(value: Any, leaf: np.ndarray) -> bool:
+    """But for single numbers, which any other constant may be."""
+    is_array = isinstance(value, _ARRAYS) and isinstance(value.dtype, np.dtype)
+    if not is_array or not leaf.ndim or value.shape != leaf.shape:
+        return False
+    return np.array_equal(value, leaf)
 
 
 def _needed(outputs: Iterable[Value], steps: Sequence[Step]) -> set[int]:

@@ -105,6 +105,25 @@ def test_data_is_named_too_and_has_no_gradient():
     assert re.search(r"^rows +\[0, 2, 2\] +–$", str(g), re.MULTILINE)
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.int8, bool])
+def test_data_of_numpy_is_named_though_the_trace_copies_it(dtype):
+    def f(x, n, other):
+        del other
+        return (x * jnp.asarray(n, x.dtype)).sum()
+
+    data = np.array([0, 1, 1, 0], dtype)
+    g = graph(f, X, data, 1 - data.astype(int))
+    assert g.inputs == ("x", "n")
+    assert (g.wires["n"].kind, g.wires["n"].value.dtype) == ("data", dtype)
+    assert not any(name.startswith("c") for name in g.wires)
+
+
+def test_data_that_could_be_either_of_two_arguments_is_a_constant():
+    data = np.array([0, 2, 1, 0])
+    g = graph(lambda x, n, other: x[n].sum(), X, data, data.copy())
+    assert g.wires["c1"].kind == "constant"
+
+
 def test_keys_are_data_too():
     key = jax.random.key(3)
     g = graph(lambda x, key: (x * jax.random.normal(key, x.shape)).sum(), X, key)
