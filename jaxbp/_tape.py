@@ -147,32 +147,43 @@ def output_cotangents(function: str, program: Program, cotangent: Any) -> list[A
     """One for every traced output, None where there is none."""
     avals = program.jaxpr.out_avals
     if cotangent is None:
+        if not avals:
+            expected, got = "a function that returns an array", "one that returns none"
+            mend = "compute what it returns from floats among its arguments"
+            raise argument_error(function, "f", expected, got, mend)
         if len(avals) != 1 or avals[0].shape or avals[0].dtype.kind in "cb":
-            got = f"None, for an output of {len(avals)} arrays: " if avals else "None: "
-            got += ", ".join(map(describe, avals)) or "no array"
-            raise argument_error(function, "cotangent", "a tree like the output", got)
+            got = f"None, for {', '.join(map(describe, avals))}"
+            mend = "give it, or let f return one real number"
+            raise _no_cotangent(function, got, mend)
         return [jnp.ones((), avals[0].dtype)]
     tree = jax.tree.structure(program.merge([0] * len(avals)))
     places = program.merge(list(range(len(avals))))
     try:
         given = tree.flatten_up_to(cotangent)
     except (ValueError, TypeError) as error:
-        raise argument_error(
-            function, "cotangent", "a tree like the output", error
-        ) from None
+        raise _no_cotangent(function, error) from None
     bars: list[Any] = [None] * len(avals)
     for k, bar in zip(jax.tree.leaves(places), given, strict=True):
         if bar is None or not isinstance(k, int):
             continue
-        if jnp.shape(bar) != avals[k].shape:
-            raise argument_error(
-                function,
-                "cotangent",
-                f"like the output, {describe(avals[k])}",
-                describe(bar),
-            )
-        bars[k] = jnp.asarray(bar, avals[k].dtype) if is_floating(avals[k]) else None
+        array = _as_array(bar, avals[k].dtype)
+        if array is None or array.shape != avals[k].shape:
+            expected = f"like the output, {describe(avals[k])}"
+            raise argument_error(function, "cotangent", expected, describe(bar))
+        bars[k] = array if is_floating(avals[k]) else None
     return bars
+
+
+def _as_array(x: Any, dtype: Any) -> jax.Array | None:
+    try:
+        return jnp.asarray(x, dtype)
+    except (TypeError, ValueError):  # text, a ragged list
+        return None
+
+
+def _no_cotangent(function: str, got: object, mend: str = "") -> Exception:
+    expected = "a tree like the output"
+    return argument_error(function, "cotangent", expected, got, mend)
 
 
 def _wires_of(steps: Sequence[Step]) -> dict[str, Wire]:

@@ -232,14 +232,28 @@ def test_a_step_that_raises_on_the_way_back_says_why():
 
 
 def test_a_cotangent_that_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match=r"got None, for an output of 1 arrays"):
+    with pytest.raises(
+        ValueError, match=r"got None, for float64 \(4,\): give it, or l"
+    ):
         record(jnp.sin, X)
+    with pytest.raises(ValueError, match=r"got None, for float64 .*, bool"):
+        record(lambda x: (x, x > 0), X)
+    for text in ("a", [[1.0], [1.0, 2.0]]):
+        with pytest.raises(ValueError, match=r"like the output, float64 \(\); got "):
+            record(jnp.sum, X, cotangent=text)
     with pytest.raises(ValueError, match=r"float64 \(4,\); got float64 \(2,\)"):
         record(jnp.sin, X, cotangent=X[:2])
     with pytest.raises(ValueError, match="a tree like the output"):
         record(lambda x: (x, x), X, cotangent=[X, X, X])
     with pytest.raises(TypeError, match="expected f to be a function"):
         record(3.0)
+
+
+@pytest.mark.parametrize("output", [3.0, None, "text", {}])
+def test_a_function_that_returns_no_array_is_refused(output):
+    message = "expected f to be a function that returns an array; got one that returns"
+    with pytest.raises(ValueError, match=rf"jaxbp\.record: {message} none: compute"):
+        record(lambda x: output, X)
 
 
 def test_five_hundred_equations_are_a_matter_of_seconds():

@@ -63,8 +63,8 @@ class Graph(Section):
         yield from opened_chains(self.nodes)
 
     def node(self, id: str) -> Node:
-        """A node by its id, wherever it is."""
-        return next(n for n in every_node(self.nodes) if n.id == id)
+        """A node by its id, wherever it is; a KeyError where there is none."""
+        return {n.id: n for n in every_node(self.nodes)}[id]
 
     def paths(
         self, src: str | Sequence[str], dst: str, *, limit: int = 1000
@@ -133,6 +133,7 @@ class Graph(Section):
         """The same picture, `scale` dots to the pixel.
 
         Raises:
+            ValueError: `scale` is not above 0, or not finite; a TypeError, no number.
             ModuleNotFoundError: pygraphviz or matplotlib is not installed: pip install
                 'jaxbp[report]'.
         """

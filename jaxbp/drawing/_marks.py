@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
-from jaxbp._errors import argument_error
+from jaxbp._errors import argument_error, describe
 from jaxbp.drawing._picture import Picture, short
 from jaxbp.drawing._shapes import WRONG, Rect, Text, width_of
 
 _LINE, _SIZE, _LETTERS = 15.0, 10.0, 60
+
+
+Place = Literal["value", "gradient", "link"]
 
 
 class Mark(NamedTuple):
@@ -20,7 +23,7 @@ class Mark(NamedTuple):
 
     lines: tuple[str, ...]
     wire: str
-    place: Literal["value", "gradient", "link"] = "value"
+    place: Place = "value"
     source: str = ""
 
 
@@ -37,10 +40,12 @@ def written(drawn: Picture, marks: Sequence[Mark]) -> Written:
     """Where on the picture the marks stand.
 
     Raises:
-        ValueError: a mark is on no wire and no link of it.
+        ValueError: a mark is on no wire and no link of it, or at no such place.
+        TypeError: one is no `Mark`.
     """
     found = Written()
     for mark in marks:
+        _check(mark)
         if mark.place == "link":
             key, into = _box(drawn, mark), found.boxes
         else:
@@ -52,6 +57,15 @@ def written(drawn: Picture, marks: Sequence[Mark]) -> Written:
             raise argument_error("Graph.svg", "marks", expected, f"one on {got}")
         into.setdefault(key, []).extend(short(line, _LETTERS) for line in mark.lines)
     return found
+
+
+def _check(mark: object) -> None:
+    if not isinstance(mark, Mark):
+        expected, kind = "jaxbp.drawing.Mark's, in a list", TypeError
+        raise argument_error("Graph.svg", "marks", expected, describe(mark), kind=kind)
+    if mark.place not in get_args(Place):
+        expected = f"at one of {', '.join(get_args(Place))}"
+        raise argument_error("Graph.svg", "marks", expected, f"one at {mark.place}")
 
 
 def size(lines: Sequence[str]) -> tuple[float, float]:

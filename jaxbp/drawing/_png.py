@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxbp._errors import argument_error
+from jaxbp._errors import argument_error, describe
 from jaxbp.drawing._shapes import Curve, Rect, Scene, Text
 
 _FONT = "DejaVu Sans Mono"
@@ -15,6 +15,11 @@ _LARGEST = 2**15  # dots to a side: more than that is painted smaller
 
 def png(scene: Scene, scale: float) -> bytes:
     """The scene at `scale` dots to the pixel."""
+    is_number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
+    if not is_number or not 0 < scale < float("inf"):
+        kind = ValueError if is_number else TypeError
+        expected, got = "a number above 0", describe(scale)
+        raise argument_error("Graph.png", "scale", expected, got, kind=kind)
     paint = _Painter(scene, min(scale, _LARGEST / max(scene.width, scene.height)))
     for shape in scene.flat():
         if isinstance(shape, Text):

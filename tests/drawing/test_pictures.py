@@ -120,6 +120,33 @@ def test_a_remark_on_nothing_is_refused(mark):
         drawn("t12").svg(marks=[mark])
 
 
+@pytest.mark.parametrize(
+    ("marks", "error", "message"),
+    [
+        ([3], TypeError, "jaxbp.drawing.Mark's, in a list; got int 3"),
+        (Mark((), "yhat"), TypeError, r"jaxbp.drawing.Mark's, in a list; got tuple"),
+        ([Mark((), "yhat", "nowhere")], ValueError, "at one of .*; got one at nowhere"),  # pyright: ignore
+    ],
+)
+def test_what_is_no_remark_is_refused(marks, error, message):
+    with pytest.raises(error, match=rf"Graph\.svg: expected marks to be {message}"):
+        drawn("t12").svg(marks=marks)
+
+
+@pytest.mark.parametrize(
+    ("scale", "error"),
+    [(0, ValueError), (-1, ValueError), (np.nan, ValueError), ("a", TypeError)],
+)
+def test_a_scale_that_is_none_is_refused(scale, error):
+    with pytest.raises(error, match=r"Graph\.png: expected scale to be a number above"):
+        drawn("t2").png(scale=scale)
+
+
+def test_a_node_that_is_not_there_is_a_key_error():
+    with pytest.raises(KeyError, match="nope"):
+        drawn("t2").node("nope")
+
+
 def test_each_fault_would_be_seen(monkeypatch):
     svg = drawn("t2").svg()
     moved = re.sub(r'(class="box" x=")[\d.]+', r"\g<1>100.0", svg)
