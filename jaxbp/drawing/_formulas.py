@@ -9,7 +9,7 @@ import numpy as np
 from jax.extend.core import Literal
 
 from jaxbp import _jaxpr
-from jaxbp.drawing._numbers import number
+from jaxbp.drawing._numbers import number, operand
 
 
 class Formula(NamedTuple):
@@ -45,14 +45,13 @@ _ELEMENTWISE: dict[str, tuple[str, ...]] = {
     "floor": ("⌊{0}⌋", "0"),
     "ge": ("{0} ≥ {1}", "0", "0"),
     "gt": ("{0} > {1}", "0", "0"),
-    "integer_pow": ("{0}^{n}", "{n} · {0}^{n-1}"),
     "le": ("{0} ≤ {1}", "0", "0"),
     "log": ("ln {0}", "1/{0}"),
     "log1p": ("ln(1 + {0})", "1/(1 + {0})"),
     "logistic": ("σ({0})", "{y}(1 − {y})"),
     "lt": ("{0} < {1}", "0", "0"),
-    "max": ("max({0}, {1})", "1 where {0} > {1}", "1 where {1} > {0}"),
-    "min": ("min({0}, {1})", "1 where {0} < {1}", "1 where {1} < {0}"),
+    "max": ("max({0}, {1})", "1 where {0} > {1}{tie}", "1 where {1} > {0}{tie}"),
+    "min": ("min({0}, {1})", "1 where {0} < {1}{tie}", "1 where {1} < {0}{tie}"),
     "mul": ("{0} · {1}", "{1}", "{0}"),
     "ne": ("{0} ≠ {1}", "0", "0"),
     "neg": ("−{0}", "−1"),
@@ -72,14 +71,15 @@ _ELEMENTWISE: dict[str, tuple[str, ...]] = {
 # Linear maps, and others that mix elements: the value, and what is pulled back to
 # every input from {b}, the output's cotangent.
 _MIXING: dict[str, tuple[str, ...]] = {
+    "abs of complex": ("|{0}|", "{b} · conj({0})/{y}"),
     "broadcast_in_dim": ("{0}, repeated", "Σ {b} over what was repeated"),
     "cumsum": ("running sum of {0}", "running sum of {b} from the end"),
     "gather": ("elements of {0} at {1}", "{b} added at {1}", "none: places"),
     "dynamic_slice": ("a piece of {0}", "{b} in its place, 0 elsewhere"),
     "pad": ("{0}, padded", "the piece of {b} that is {0}", "Σ {b} of the padding"),
-    "reduce_max": ("max {0}", "{b} where {0} is the largest"),
-    "reduce_min": ("min {0}", "{b} where {0} is the smallest"),
-    "reduce_prod": ("Π {0}", "{b} · {y}/{0}"),
+    "reduce_max": ("max {0}", "{b} where {0} is the largest, shared at a tie"),
+    "reduce_min": ("min {0}", "{b} where {0} is the smallest, shared at a tie"),
+    "reduce_prod": ("Π {0}", "{b} · Π of the others"),
     "reduce_sum": ("Σ {0}", "{b} for every term"),
     "reshape": ("{0}, reshaped", "{b}, shaped back"),
     "rev": ("{0}, reversed", "{b}, reversed"),
@@ -126,20 +126,24 @@ def formula(eqn: Any, names: Sequence[str], output: str, label: str = "") -> For
     and is pulled back "by" it.
     """
     if eqn is None:
-        return _written(label, names, output, {})
+        return _written(label, names, output)
     if _jaxpr.is_rule(eqn):
         if label in _OPS and _is_ours(eqn):
-            return _written(label, names, output, {})
+            return _written(label, names, output)
         body, inputs = _jaxpr.primal(eqn)
         called = dict(zip(map(id, eqn.invars), names, strict=True))
         single = _single(body, [called[id(v)] for v in inputs], output)
         return single or _by_rule(label.removeprefix("_"), names)
-    if eqn.primitive.name == "dot_general":
+    kind = eqn.primitive.name
+    if kind == "dot_general":
         return _product(eqn, names, output)
-    if eqn.primitive.name == "select_n":
+    if kind == "select_n":
         return _choice(names, output)
-    exponent = {"n": eqn.params.get("y", 0)}
-    return _written(eqn.primitive.name, names, output, exponent)
+    if kind == "integer_pow" and eqn.params["y"] != 2:
+        return _power(eqn.params["y"], names, output)
+    if kind == "abs" and eqn.invars[0].aval.dtype.kind == "c":
+        kind = "abs of complex"
+    return _written("square" if kind == "integer_pow" else kind, names, output)
 
 
 def bar(name: str) -> str:
@@ -147,16 +151,14 @@ def bar(name: str) -> str:
     return f"{name}_bar"
 
 
-def _written(kind, names, output, params) -> Formula:
+def _written(kind, names, output) -> Formula:
     if kind in _ELEMENTWISE:
-        value, *local = (
-            _filled(text, names, output, params) for text in _ELEMENTWISE[kind]
-        )
+        value, *local = (_filled(text, names, output) for text in _ELEMENTWISE[kind])
         local = ["1" if d == "1/1" else d for d in (local * len(names))[: len(names)]]
         return Formula(value, tuple(local), tuple(_times(output, d) for d in local))
     mixing = _MIXING.get(kind) or _OPS.get(kind, ())
     if len(mixing) > len(names):
-        value, *vjp = (_filled(t, names, output, params) for t in mixing)
+        value, *vjp = (_filled(text, names, output) for text in mixing)
         return Formula(value, ("",) * len(names), tuple(vjp[: len(names)]))
     if kind in ("concatenate", "stack"):
         value = f"{', '.join(names)}, joined"
@@ -165,10 +167,9 @@ def _written(kind, names, output, params) -> Formula:
     return _by_rule(kind, names)
 
 
-def _filled(text, names, output, params) -> str:
-    n = params.get("n", 0)
-    text = text.replace("{n-1}", str(n - 1)).replace("{n}", str(n))
-    return text.format(*names, *([""] * 3), y=output, b=bar(output))
+def _filled(text, names, output) -> str:
+    parts = {"y": output, "b": bar(output), "tie": ", ½ at a tie"}
+    return text.format(*names, *([""] * 3), **parts)
 
 
 def _times(output: str, local: str) -> str:
@@ -193,6 +194,15 @@ def _product(eqn, names, output) -> Formula:
         vjp = (f"{bar(y)} × {b}, contracted", f"{a} × {bar(y)}, contracted")
         return Formula(f"{a} × {b}, contracted", ("", ""), vjp)
     return Formula(f"{a} {b}", ("", ""), (f"{bar(y)} {b}ᵀ", f"{a}ᵀ {bar(y)}"))
+
+
+def _power(n: int, names, output) -> Formula:
+    local = f"{number(n)} · {_raised(names[0], n - 1)}"
+    return Formula(_raised(names[0], n), (local,), (_times(output, local),))
+
+
+def _raised(name: str, n: int) -> str:
+    return f"{name}²" if n == 2 else f"{name}^{operand(n)}"
 
 
 def _choice(names, output) -> Formula:

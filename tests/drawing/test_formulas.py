@@ -39,7 +39,8 @@ def evaluated(formula, values):
 
 UNARY = [jnp.abs, jnp.sin, jnp.cos, jnp.tan, jnp.arcsin, jnp.arctan, jnp.sinh, jnp.cosh]
 UNARY += [jnp.tanh, jnp.exp, jnp.exp2, jnp.expm1, jnp.log, jnp.log1p, jnp.sqrt]
-UNARY += [lax.rsqrt, lax.logistic, lax.erf, lax.neg, lax.square, lambda x: x**3]
+UNARY += [lax.rsqrt, lax.logistic, lax.erf, lax.neg, lax.square]
+UNARY += [lambda x: x**2, lambda x: x**3, lambda x: x**4, lambda x: x**-2]
 UNARY += [ops.sigmoid, ops.tanh, ops.exp, ops.square, ops.reciprocal, lambda x: 1 / x]
 
 
@@ -65,6 +66,44 @@ def test_of_two_inputs_the_formulas_are_the_local_derivatives(f):
     values = {"x": x, "z": z, "y": float(g.wires["y"].value)}
     for edge in node.edges:
         assert evaluated(edge.formula, values) == pytest.approx(edge.local, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("n", "value", "local"),
+    [
+        (2, "x²", "2x"),
+        (3, "x^3", "3 · x²"),
+        (4, "x^4", "4 · x^3"),
+        (-2, "x^(−2)", "−2 · x^(−3)"),
+    ],
+)
+def test_powers_are_written_as_a_person_would(n, value, local):
+    (node,) = graph(lambda x: lax.integer_pow(x, n), 0.7).nodes
+    assert (node.expression, node.edges[0].formula) == (value, local)
+
+
+def test_what_a_tie_gives_is_said():
+    g = graph(lambda x: jnp.maximum(x, 0.0), 0.0)
+    assert g.nodes[0].edges[0].local == 0.5
+    assert g.nodes[0].edges[0].formula == "1 where x > 0, ½ at a tie"
+    g = graph(lambda x: x.max(), np.ones(2))
+    assert g.nodes[0].edges[0].vjp == "y_bar where x is the largest, shared at a tie"
+    np.testing.assert_array_equal(g.wires["x"].gradient, [0.5, 0.5])
+
+
+def test_where_a_product_has_a_0_its_formula_is_a_number():
+    x = np.array([2.0, 0.0, 3.0])
+    g = graph(jnp.prod, x)
+    assert g.nodes[0].edges[0].vjp == "y_bar · Π of the others"
+    np.testing.assert_array_equal(g.wires["a"].gradient, [0, 6, 0])
+
+
+def test_of_a_complex_number_the_magnitude_is_pulled_back_as_written():
+    z = np.array(3 - 4j)
+    g = graph(jnp.abs, z)
+    (edge,) = g.nodes[0].edges
+    assert edge.vjp == f"y_bar · conj({edge.wire})/y"
+    np.testing.assert_allclose(edge.gradient, np.conj(z) / abs(z), rtol=1e-15)
 
 
 def test_a_wrong_formula_would_be_seen():
