@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from experiments._results import Report, drawn, versions, write_whole
 from experiments._rows import Row
 from experiments._systems import Drawn, draw
-from experiments._told import errata, is_trained, number, published, summary
+from experiments._told import LEGEND, errata, is_trained, number, published, summary
 from experiments.errata import wrong
 from jaxbp._page import Line, Table, render
 
@@ -77,7 +77,7 @@ def write(
         "report.html",
         folder=pathlib.Path(__file__).parent / "templates",
         title="jaxbp: tutorials and networks, number by number",
-        summary=list(summary(reports)),
+        summary=[*summary(reports), LEGEND],
         errata=_errata(found, sections),
         sections=sections,
         facts=_facts(),

@@ -9,6 +9,7 @@ from rich.text import Text
 from experiments._results import Report
 from experiments._rows import Row
 from experiments._told import (
+    LEGEND,
     disagreements,
     errata,
     is_trained,
@@ -30,9 +31,7 @@ _DERIVED = 40
 
 def print_legend(console: Console) -> None:
     """What the tables' marks mean."""
-    say(
-        console, "published: as printed, or = the page's own formula, evaluated; · none"
-    )
+    say(console, LEGEND)
     console.print()
 
 

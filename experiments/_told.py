@@ -24,6 +24,9 @@ class Wrong(NamedTuple):
     stands_for_more: bool = False
 
 
+LEGEND = "published: as printed, or = the page's own formula, evaluated; · none"
+
+
 def published(row: Row, digits: int) -> str:
     """As printed, long numbers cut; else by the page's formula, which `=` says."""
     if row.printed is not None:

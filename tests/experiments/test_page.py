@@ -16,7 +16,7 @@ from experiments import _page, _systems
 from experiments._results import Report
 from experiments._rows import SYSTEMS, Claim, Witness, tabulate
 from experiments._systems import System, draw
-from experiments._told import number, published
+from experiments._told import LEGEND, number, published
 from experiments.errata import wrong
 from jaxbp import ops
 from tests.browser import look, needs_chromium, on_a_phone
@@ -166,6 +166,14 @@ def test_a_changed_number_shows(tmp_path):
     assert 'id="errata"' in moved
     assert 'id="errata"' not in right
     assert "1 claims: 0 met, 0 from rounded inputs, 1 wrong" in moved
+
+
+def test_it_says_what_its_marks_mean_and_counts_its_rows(tmp_path):
+    for count, said in ((1, "1 row<"), (2, "2 rows<")):
+        known = {f"d{k}": Witness(1.0) for k in range(count)}
+        page = page_of(tmp_path, {"t1": Report(tabulate("T1", known))})
+        assert f"what was found besides: {said}" in page
+        assert f"<li>{LEGEND}</li>" in unescape(page)
 
 
 def test_trained_networks_show_what_rounding_explains(tmp_path):
