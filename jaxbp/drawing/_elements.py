@@ -46,10 +46,13 @@ class Link(NamedTuple):
     depends: np.ndarray
 
 
-def links_of(graph: Graph, node: Node, edge: Edge) -> Iterator[Link]:
+def links_of(
+    graph: Graph, node: Node, edge: Edge, *, rules: bool = True
+) -> Iterator[Link]:
     """Of each output of a node in one input, by the hand-written rule if it has one.
 
-    Of the nodes inside a chain by autodiff: what the chain should say.
+    Of the nodes inside a chain by autodiff: what the chain should say; without `rules`
+    of all nodes. By whichever of the two there is where the other has no answer.
     """
     step, sizes = node.step, [graph.wires[name].value.size for name in node.outputs]
     if step is None or (edge.gradient is None and edge.autodiff is None):
@@ -67,11 +70,13 @@ def links_of(graph: Graph, node: Node, edge: Edge) -> Iterator[Link]:
         if np.iscomplexobj(graph.wires[name].value):
             got = describe(graph.wires[name].value)
             raise argument_error("Graph.paths", name, "real, as paths are", got)
-    if edge.local:  # a number that is known
+    is_whole = any(node is whole for whole in graph.nodes)
+    by_rule = edge.gradient is not None if rules else edge.autodiff is None
+    by_rule = by_rule and is_whole
+    if edge.local and (by_rule or not is_whole or node.kind == "equation"):  # is known
         known = np.array([[edge.local]]), np.array([[True]])
         yield Link(node, edge, node.outputs[0], *known)
         return
-    by_rule = any(node is whole for whole in graph.nodes)
     values = [v.value for v in step.ins]
     local = _matrices(step, edge.place, values, by_rule)
     depends = [np.isfinite(m) & (m != 0) for m in local]

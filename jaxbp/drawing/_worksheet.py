@@ -67,7 +67,7 @@ class _Writer:
             link
             for node in reversed(self.nodes)
             for edge in self._edges(node)
-            for link in links_of(self.graph, node, edge)
+            for link in links_of(self.graph, node, edge, rules=False)
         ]
         return found if sum(int(k.depends.sum()) for k in found) <= limit else None
 
@@ -107,13 +107,17 @@ class _Writer:
                         yield self._sum(element, terms[element])
 
     def _line(self, link: Link, out: Element, into: Element, local, terms):
-        up = self._number(out)
+        up, local = self._number(out), float(local)
         down = up * local
         terms.setdefault(into, []).append(down)
         of = f"∂{self.name(*out)}/∂{self.name(*into)}"
         derivative = said(symbol(self.graph, link, out, into, self.name), local)
         product = f"{operand(up)} × {operand(local)} = {number(down)}"
-        return of, derivative, number(local), product, self._mark(link.node)
+        told, by_hand = self._mark(link.node), link.edge.gradient
+        if told and by_hand is not None and len(link.local) == 1:
+            said_by_hand = number(by_hand[into.at])
+            told += "" if said_by_hand == number(down) else f", by hand {said_by_hand}"
+        return of, derivative, number(local), product, told
 
     def _sum(self, element: Element, terms: list[float]) -> tuple[str, ...]:
         added = " + ".join(map(operand, terms))
@@ -128,11 +132,15 @@ class _Writer:
                 if added is None:
                     continue
                 out, into = self.name(node.outputs[0], ()), self.name(edge.wire, ())
-                local = "" if edge.local is None else number(edge.local)
+                local = "" if edge.local is None else number(self._local(node, edge))
                 product = f"{bar(into)} += {found.vjp[edge.place]} = {summary(added)}"
                 formula = found.local[edge.place]
                 formula = "" if formula == local else formula
                 yield f"∂{out}/∂{into}", formula, local, product, self._mark(node)
+
+    def _local(self, node: Node, edge: Edge) -> float:
+        """Between two numbers, and like all that stands here by autodiff."""
+        return next(links_of(self.graph, node, edge, rules=False)).local.item()
 
     def gradient_head(self) -> tuple[str, ...]:
         return ("of", "by hand", "by autodiff") if self._two() else ("of", "gradient")

@@ -1,8 +1,10 @@
 """The worksheet: as a person would write it, with the right numbers."""
 
+import math
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -124,9 +126,45 @@ def test_large_arrays_stand_whole(t12_graph):
 def test_a_wrong_link_is_marked_and_the_numbers_are_right():
     text = graph(lambda x: ops.sigmoid(tripled(x)), 0.5).worksheet()
     (marked,) = (line for line in text.splitlines() if "←" in line)
-    assert marked.startswith("∂v1/∂x")
     gradients = rows(text, "Gradients")["∂y/∂x"]
     assert number(gradients[1]) == pytest.approx(1.5 * number(gradients[2]), rel=1e-6)
+    assert re.match(rf"∂v1/∂x +2 .* = {gradients[2]} +←", marked)
+    assert marked.endswith(f"the first wrong link, by hand {gradients[1]}")
+
+
+def test_what_adds_up_past_a_wrong_rule_is_the_right_gradient():
+    def f(x):
+        return jnp.sin(x) * jnp.sin(tripled(x))
+
+    right = math.sin(1) * math.cos(0.5) + math.sin(0.5) * 2 * math.cos(1)
+    back = rows(graph(f, 0.5).worksheet(), "Backward")
+    *terms, total = re.split(r" [+=] ", back["∂y/∂x"][-1])
+    assert sum(map(number, terms)) == pytest.approx(right, rel=1e-6)
+    assert number(total) == pytest.approx(right, rel=1e-6)
+    whole = rows(graph(f, 0.5).worksheet(limit=0), "Backward")
+    (marked,) = (line for line in whole.values() if "←" in line[-1])
+    assert marked[1] == "2"  # where the rule says 3
+
+
+@pytest.mark.parametrize(
+    "bwd", [lambda res, y_bar: 1 / 0, lambda res, y_bar: (jnp.ones(3),)]
+)
+def test_where_a_rules_bwd_raises_there_is_autodiffs_derivation(bwd):
+    @jax.custom_vjp
+    def sine(x):
+        return jnp.sin(x)
+
+    sine.defvjp(lambda x: (jnp.sin(x), x), bwd)
+    g = graph(lambda x: 2 * sine(x), 0.5)
+    back = rows(g.worksheet(), "Backward")["∂v1/∂x"]
+    assert any(cell.startswith("2 × 0.8775826 = 1.755165") for cell in back)
+    assert "sum 1.755165, gradient at x 1.755165" in str(g.paths("x", "y"))
+    assert "the first wrong link" in g.html()
+
+
+def test_a_number_that_is_none_warns_of_nothing():
+    g = graph(lambda x: jnp.where(x > 0, jnp.sqrt(x), 0.0), 0.0)
+    assert "0 × inf = nan" in g.worksheet()
 
 
 def test_markdown_says_the_same_and_hostile_names_stay_text():
