@@ -207,10 +207,9 @@ def _raised(name: str, n: int) -> str:
 
 def _choice(names, output) -> Formula:
     which, *cases = names
-    value = f"of {', '.join(cases)} the one that {which} chooses"
     local = ("0", *(f"1 where {which} chooses it" for _ in cases))
     vjp = ("none: a choice", *(f"{bar(output)} where {which} chooses it",) * len(cases))
-    return Formula(value, local, vjp)
+    return Formula(f"of {', '.join(cases)} the one that {which} chooses", local, vjp)
 
 
 def _single(body, names, output) -> Formula | None:
@@ -224,6 +223,8 @@ def _single(body, names, output) -> Formula | None:
     if _jaxpr.is_call(eqn):
         return _single(next(_jaxpr.bodies(eqn)), inner, output)
     found = formula(eqn, inner, output)
+    if found == _by_rule(eqn.primitive.name, inner):  # the rule says more than that
+        return None
 
     def of(name: str, parts: Sequence[str]) -> list[str]:
         return [p for n, p in zip(inner, parts, strict=True) if n == name]

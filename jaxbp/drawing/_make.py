@@ -23,7 +23,7 @@ from jaxbp.drawing._graph import Graph
 from jaxbp.drawing._names import argument_names
 from jaxbp.drawing._nodes import every_node
 from jaxbp.drawing._replay import Mark, replay
-from jaxbp.drawing._section import Section, names_of_data
+from jaxbp.drawing._section import Run, Section, names_of_data
 from jaxbp.drawing._wrong import first_wrong
 
 
@@ -83,7 +83,7 @@ def graph(
         settings: Any = {"wires": False, "rules": False, "iteration": iteration}
         twin = sweep(program.jaxpr, program.inputs, bars, **settings)
         # A fwd of another value than its primal may have taken another branch.
-        twin = twin if _same(run[2], twin[2]) else None
+        twin = _known(twin) if _same(run[2], twin[2]) else None
     builder = Builder(iteration)
     named = argument_names(f, args, kwargs)
     leaves = [(builder.names.named(name), leaf) for name, leaf in named]
@@ -111,6 +111,21 @@ def graph(
 
 def _same(steps: Sequence[Step], others: Sequence[Step]) -> bool:
     return [(s.name, s.where) for s in steps] == [(s.name, s.where) for s in others]
+
+
+def _known(twin: Run) -> Run:
+    """Without the gradients that lack a term: autodiff does not get through a primal
+    that is a callback or a while loop, and has none of what it computes with."""
+    lacking: set[int] = set()
+    for step in reversed(twin[2]):
+        is_stop = step.note and any(o.cotangent is not None for o in step.outs)
+        if is_stop or any(id(out) in lacking for out in step.outs):
+            lacking.update(id(v) for v in step.ins if v.active)
+            step.bars = ()
+    for value in (*twin[0], *(out for step in twin[2] for out in step.outs)):
+        if id(value) in lacking:
+            value.cotangent = None
+    return twin
 
 
 def check_iteration(iteration: object) -> None:

@@ -47,6 +47,27 @@ def test_a_wrong_link_of_a_chain_is_the_marked_node(monkeypatch, op, wire, made)
     assert g.check.ok  # it is what jax.grad gives
 
 
+def test_what_autodiff_does_not_get_through_has_no_gradient_by_it():
+    @jax.custom_vjp
+    def doubled(x):
+        """Of a loop that JAX has no VJP of: 8x + 7 at 0.5."""
+        return jax.lax.while_loop(lambda c: c < 10, lambda c: 2 * c + 1, x)
+
+    doubled.defvjp(lambda x: (doubled(x), None), lambda res, y_bar: (16 * y_bar,))
+    aside = graph(lambda x: tripled(x) + jax.lax.stop_gradient(doubled(x)), 0.5)
+    assert aside.wires["x"].autodiff == 2
+    g = graph(lambda x: doubled(jnp.sin(x)) + x, 0.5)
+    for wire in ("x", "v1"):
+        assert g.wires[wire].autodiff is None
+        assert g.wires[wire].gradient is not None
+    assert g.wires["v2"].autodiff == 1
+    (rule,) = (n for n in g.nodes if n.kind == "rule")
+    assert (rule.expression, rule.edges[0].vjp) == (
+        "doubled(v1)",
+        "by doubled's rule",
+    )
+
+
 def test_an_argument_that_alone_is_wrong_marks_the_node_that_reads_it(monkeypatch):
     net = nets.mlp((4, 4, 2), output="softmax")
     params = net.init(jax.random.key(0))
