@@ -67,7 +67,12 @@ def _ask(options: argparse.Namespace) -> Any:
         made = make_args()
     args, kwargs = _arguments(options.args, made)
     with _blame(options.function, options.verb):
-        return _verb(options.verb)(f, *args, kwargs=kwargs, **settings)
+        answer = _verb(options.verb)(f, *args, kwargs=kwargs, **settings)
+    try:
+        return answer.close(*options.close) if options.verb == "graph" else answer
+    except ValueError as error:  # no such group
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def _written(graph: Any, path: str) -> str:
@@ -211,6 +216,8 @@ def _add_options(verb: str, add: Callable[..., Any]) -> None:
         suffixes = f"where to write it: a file that ends in {', '.join(_SUFFIXES)}"
         add("--out", metavar="FILE", help=suffixes)
         add("--iteration", type=int, metavar="N", help="of every scan, to be drawn (0)")
+        closed = "functions and scopes that are drawn as one box each"
+        add("--close", nargs="+", default=(), metavar="GROUP", help=closed)
     elif verb == "cost":
         add("--rounds", type=int, metavar="N", help="how often both are run (11)")
     else:

@@ -166,6 +166,17 @@ def test_graph_prints_text_or_json_and_a_wrong_link_exits_with_1(capsys):
     assert json.loads(capsys.readouterr().out)["wrong"]["rule"] == "cube"
 
 
+def test_graph_closes_the_groups_asked_for(capsys, tmp_path):
+    path = tmp_path / "picture.svg"
+    graph = ("graph", "scanned", "make_args", "--out", str(path), "--close")
+    assert asked(*graph, "scan[0]") == 0
+    assert "closed are scan[0]" in path.read_text(encoding="utf-8")
+    with pytest.raises(SystemExit) as ended:
+        asked(*graph, "scan[9]")
+    assert ended.value.code == 2
+    assert "jaxbp.Graph.close: expected groups to be " in capsys.readouterr().err
+
+
 def test_graph_draws_the_iteration_asked_for(capsys):
     assert asked("graph", "scanned", "make_args", "--iteration", "2") == 0
     assert "scan[2]" in capsys.readouterr().out

@@ -2,9 +2,10 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from jaxbp._errors import argument_error, describe
 from jaxbp.drawing._nodes import Edge, Node, Section, every_node, opened_chains
 from jaxbp.drawing._replay import Check
 
@@ -31,11 +32,17 @@ class Wrong:
     message: str
 
 
+def is_called(group: str, names: Sequence[str]) -> bool:
+    """Whether one of these names means the group: `layer` each call of it."""
+    return group in names or group.rpartition(" #")[0] in names
+
+
 @dataclass(frozen=True, eq=False)
 class Graph(Section):
     """The graph of a function at its arguments, with what was checked about it.
 
     `inputs` and `outputs` are names of wires. `wrong` is None where no link is.
+    `closed` are the groups that pictures draw as one box: see `close`.
     """
 
     function: str
@@ -44,11 +51,35 @@ class Graph(Section):
     check: Check
     wrong: Wrong | None = None
     notes: tuple[str, ...] = ()
+    closed: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
         """Whether it is faithful, and no link is wrong."""
         return self.check.ok and self.wrong is None
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The user's functions and scopes that nodes stand in, in program order."""
+        return tuple(dict.fromkeys(name for n in self.flat() for name in n.where))
+
+    def close(self, *groups: str) -> "Graph":
+        """The same graph; its pictures and pages draw each of these groups as one box.
+
+        Args:
+            groups: names among `.groups`; `layer` is every call of it, `layer #2` the
+                second. None of them opens all again.
+        Raises:
+            ValueError: there is no such group.
+        """
+        known = self.groups
+        for name in groups:
+            if not any(is_called(group, (name,)) for group in known):
+                said = ", ".join(known) or "there are none"
+                got = repr(name) if isinstance(name, str) else describe(name)
+                expected = f"names of groups ({said})"
+                raise argument_error("Graph.close", "groups", expected, got)
+        return replace(self, closed=groups)
 
     def terms(self, wire: str, *, opened: bool = False) -> list[tuple[Node, Edge]]:
         """What adds up in a wire's gradient: the nodes that read it, and their edges.
@@ -115,7 +146,8 @@ class Graph(Section):
         """The picture: from left to right, the value above every wire, the gradient
         below; on every node its difference from autodiff, the first wrong link marked.
 
-        With more than 150 nodes groups are drawn closed, and the picture says so.
+        The groups that `close` names are one box each; with more than 150 nodes all
+        are, from the innermost out until there are fewer, and the picture says so.
 
         Args:
             marks: remarks at wires' values, gradients and links, framed.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from jaxbp.drawing._formulas import bar
-from jaxbp.drawing._graph import Graph
+from jaxbp.drawing._graph import Graph, is_called
 from jaxbp.drawing._nodes import Edge, Node
 from jaxbp.drawing._numbers import MISSING, number
 from jaxbp.drawing._text import one_line
@@ -59,7 +59,9 @@ class Picture:
 def picture(graph: Graph, most: int = MOST) -> Picture:
     """The boxes and wires of a graph, closed until there are no more than `most`."""
     nodes = list(graph.flat())
-    runs, note = _closed(nodes, most)
+    runs, note = _by_name(nodes, graph.closed)
+    if len(runs) > most:
+        runs, note = _closed(nodes, most)
     boxes = tuple(_box(graph, run) for run in runs)
     return Picture(boxes, _wires(graph, boxes), note)
 
@@ -79,11 +81,21 @@ def short(text: str, most: int = _LETTERS) -> str:
     return f"{text[: most - 1 - end]}…{text[len(text) - end :]}"
 
 
+def _by_name(nodes: Sequence[Node], closed: Sequence[str]):
+    """As `_closed`, of the groups that are asked for."""
+
+    def group(node: Node) -> tuple[str, ...]:
+        inside = [k for k, name in enumerate(node.where) if is_called(name, closed)]
+        return node.where[: inside[0] + 1] if inside else ()
+
+    runs = _runs(nodes, group, 1)
+    said = f"{len(nodes)} nodes drawn as {len(runs)} boxes: closed are "
+    return runs, said + ", ".join(closed) if closed else ""
+
+
 def _closed(nodes: Sequence[Node], most: int) -> tuple[list[list[Node]], str]:
     """Runs of nodes that are one box each. Of a run every node is in one group, so
     that no wire leads out of it and back."""
-    if len(nodes) <= most:
-        return [[node] for node in nodes], ""
     deepest = max(len(node.where) for node in nodes)
     for depth in range(deepest, 0, -1):
         runs = _runs(nodes, lambda node, d=depth: node.where[:d], depth)

@@ -300,6 +300,43 @@ def test_no_wire_leads_out_of_a_closed_box_and_back():
     assert list(faults(svg)) == []
 
 
+def layers(x):
+    layer = jax.jit(_layer)
+    return layer(layer(x))
+
+
+def _layer(x):
+    with jax.named_scope("inside"):
+        x = x * x
+    return jax.numpy.sin(x)
+
+
+def test_a_group_that_is_asked_for_is_one_box():
+    g = graph(layers, 0.5)
+    assert g.groups == ("_layer", "inside", "_layer #2")
+    boxes = lambda g: [p for p, _ in rects(parsed(g.svg()), "box")]
+    assert len(boxes(g)) == 4
+    closed = g.close("_layer")
+    assert len(boxes(closed)) == 2
+    said = texts(closed.svg())
+    assert "_layer #2: 2 equations" in said
+    assert "4 nodes drawn as 2 boxes: closed are _layer" in said
+    assert len(boxes(g.close("_layer #2"))) == 3
+    assert len(boxes(closed.close())) == 4
+    assert "_layer #2: 2 equations" in closed.html()
+    assert closed.text() == g.text()
+    assert list(faults(closed.svg())) == []
+
+
+@pytest.mark.parametrize(("name", "got"), [("lay", "'lay'"), (3, "int 3")])
+def test_a_group_that_is_not_there_is_refused_by_name(name, got):
+    said = f"names of groups (_layer, inside, _layer #2); got {got}."
+    with pytest.raises(
+        ValueError, match=re.escape(f"Graph.close: expected groups to be {said}")
+    ):
+        graph(layers, 0.5).close(name)
+
+
 def test_hostile_names_are_text():
     g = drawn("hostile")
     svg = g.svg()
