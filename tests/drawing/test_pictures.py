@@ -1,92 +1,20 @@
 """The pictures, read back from their SVG: nothing overlaps, leaves, or is small."""
 
 import io
-import itertools
 import re
 import subprocess
 import sys
 import time
-from xml.etree import ElementTree
 
-import jax
-import matplotlib
 import numpy as np
 import pytest
-from matplotlib.ft2font import FT2Font, LoadFlags
 from PIL import Image
 
 from jaxbp import graph, ops
 from jaxbp.drawing import Mark, _draw, _plates, _shapes
+from tests.drawing.read_back import SVG, faults, parsed, rects, texts
 from tests.drawing.systems import SCRIPT, SYSTEMS, drawn, t12_of
 from tests.drawing.wrong import tripled
-
-_SVG = "{http://www.w3.org/2000/svg}"
-_LEAST = 9  # px
-_FONTS = {
-    bold: FT2Font(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSansMono{bold}.ttf")
-    for bold in ("", "-Bold")
-}
-
-
-def parsed(svg):
-    return ElementTree.fromstring(svg)
-
-
-def rects(tree, *kinds):
-    """Every box, plate or group with its corners and the part that it belongs to."""
-    for part in tree.iter(f"{_SVG}g"):
-        for rect in part.findall(f"{_SVG}rect"):
-            if rect.get("class") in kinds:
-                x, y, w, h = (float(rect.get(k)) for k in ("x", "y", "width", "height"))
-                yield part, (x, y, x + w, y + h)
-
-
-def extent(text):
-    """What a label covers, set in the font by FreeType."""
-    font = _FONTS["-Bold" if text.get("font-weight") == "bold" else ""]
-    size = float(text.get("font-size"))
-    font.set_size(size, 72)
-    font.set_text(text.text, flags=LoadFlags.NO_HINTING)
-    width, x, y = (
-        font.get_width_height()[0] / 64,
-        *map(float, (text.get("x"), text.get("y"))),
-    )
-    return x, y - 0.8 * size, x + width, y + 0.25 * size
-
-
-def faults(svg):
-    """What is wrong with a picture, in words."""
-    tree = parsed(svg)
-    boxes = [box for _, box in rects(tree, "box", "plate")]
-    for a, b in itertools.combinations(boxes, 2):
-        if a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]:
-            yield f"{a} and {b} intersect"
-    for part, box in rects(tree, "box", "plate"):
-        for text in part.iter(f"{_SVG}text"):
-            if not _inside(extent(text), box):
-                yield f"{text.text} leaves its box"
-    whole = 0, 0, float(tree.get("width")), float(tree.get("height"))
-    for text in tree.iter(f"{_SVG}text"):
-        if float(text.get("font-size")) < _LEAST:
-            yield f"{text.text} is small"
-        if not _inside(extent(text), whole):
-            yield f"{text.text} leaves the picture"
-    for element in tree.iter():
-        if "transform" in element.attrib:  # sizes are then not what they say
-            yield "a transform"
-
-
-def _inside(inner, outer):
-    return (
-        inner[0] >= outer[0] - 0.1
-        and inner[1] >= outer[1] - 0.1
-        and inner[2] <= outer[2] + 0.1
-        and inner[3] <= outer[3] + 0.1
-    )
-
-
-def texts(svg):
-    return [t.text for t in parsed(svg).iter(f"{_SVG}text")]
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -163,14 +91,14 @@ def test_the_value_is_above_the_wire_and_the_gradient_below():
     g = drawn("t2")
     for part, _ in rects(parsed(g.svg()), "plate"):
         wire = g.wires[part.get("data-key")]
-        (line,) = part.findall(f"{_SVG}path")
+        (line,) = part.findall(f"{SVG}path")
         level = float(line.get("d").split("C")[0].split()[1])
         for kind, above, sign, value in (
             ("value", True, "▶", wire.value),
             ("gradient", False, "◀", wire.gradient),
         ):
             (half,) = (p for p in part if p.get("class") == kind)
-            mark, number = half.findall(f"{_SVG}text")
+            mark, number = half.findall(f"{SVG}text")
             assert mark.text == sign
             assert (float(number.get("y")) < level) is above
             shown = float(number.text.replace("−", "-"))
@@ -183,23 +111,23 @@ def test_edges_have_their_local_derivative_and_a_missing_gradient_is_a_dash():
     assert "∂f/∂e = f(1 − f) = 0.045177" in texts(svg)
     plates = rects(parsed(drawn("t12").svg()), "plate")
     (target,) = (p for p, _ in plates if p.get("data-key") == "c2")
-    assert [t.text for t in target.iter(f"{_SVG}text")][-2:] == ["◀", "–"]
+    assert [t.text for t in target.iter(f"{SVG}text")][-2:] == ["◀", "–"]
 
 
 def test_arrays_are_summed_up_and_drawn():
     g = drawn("multilayer")
     plates = {p.get("data-key"): p for p, _ in rects(parsed(g.svg()), "plate")}
-    said = [t.text for t in plates["w1"].iter(f"{_SVG}text")]
+    said = [t.text for t in plates["w1"].iter(f"{SVG}text")]
     rms = float(np.sqrt(np.mean(g.wires["w1"].value ** 2)))
     assert said[:2] == ["w1", "8×16"]
     assert f"rms {rms:.3g}" in said
     bars = [
-        r for r in plates["w1"].iter(f"{_SVG}rect") if r.get("fill") == _shapes.MUTED
+        r for r in plates["w1"].iter(f"{SVG}rect") if r.get("fill") == _shapes.MUTED
     ]
     assert len(bars) == 2 * _plates._BARS  # a histogram of each
     cells = [p for p, _ in rects(parsed(drawn("t12").svg()), "plate")]
     (w2,) = (p for p in cells if p.get("data-key") == "w2")
-    shades = [r.get("fill") for r in w2.iter(f"{_SVG}rect")]
+    shades = [r.get("fill") for r in w2.iter(f"{SVG}rect")]
     found = drawn("t12").wires["w2"].value
     shaded = [_plates._shade(float(v) / float(np.abs(found).max())) for v in found.flat]
     assert shades[1 : 1 + found.size] == shaded
@@ -216,7 +144,7 @@ def test_arrays_are_summed_up_and_drawn():
 def test_a_histogram_of_the_largest_and_of_the_nearest_numbers(values):
     svg = graph(lambda x: (x * 0.0).sum(), values).svg()
     (plate,) = (p for p, _ in rects(parsed(svg), "plate") if p.get("data-key") == "x")
-    bars = [r for r in plate.iter(f"{_SVG}rect") if r.get("fill") == _shapes.MUTED]
+    bars = [r for r in plate.iter(f"{SVG}rect") if r.get("fill") == _shapes.MUTED]
     heights = [float(r.get("height")) for r in bars][: _plates._BARS]
     assert max(heights) > 20
     assert sum(height > 0 for height in heights) > 1
@@ -255,7 +183,7 @@ def test_a_planted_wrong_link_is_the_marked_node(name, monkeypatch):
     marked = [
         part.get("data-key")
         for part, _ in rects(parsed(svg), "box")
-        if any(t.text == _draw._FLAG for t in part.iter(f"{_SVG}text"))
+        if any(t.text == _draw._FLAG for t in part.iter(f"{SVG}text"))
     ]
     (node,) = map(g.node, marked)
     assert made in node.outputs
@@ -267,86 +195,24 @@ def test_a_difference_is_on_every_node_in_units_of_rounding():
     g = graph(lambda x: ops.sigmoid(tripled(x)), 0.5)
     boxes = {p.get("data-key"): p for p, _ in rects(parsed(g.svg()), "box")}
     units = [
-        [t.text for t in boxes[k].iter(f"{_SVG}text") if "Δ" in t.text] for k in "12"
+        [t.text for t in boxes[k].iter(f"{SVG}text") if "Δ" in t.text] for k in "12"
     ]
     assert float(units[0][0].split()[1]) == pytest.approx(g.nodes[0].units, rel=0.01)
     assert units[1] == ["Δ 0 units"]
-    x = [t.text for t in parsed(g.svg()).iter(f"{_SVG}text") if "autodiff " in t.text]
+    x = [t.text for t in parsed(g.svg()).iter(f"{SVG}text") if "autodiff " in t.text]
     assert f"autodiff {float(g.wires['x'].autodiff):.6g}" in x
-
-
-def test_more_than_150_nodes_are_closed_and_the_picture_says_so():
-    for name, said in (("deep", "20 boxes"), ("without groups", "125 boxes")):
-        g = drawn(name)
-        svg = g.svg()
-        boxes = [p for p, _ in rects(parsed(svg), "box")]
-        assert len(list(g.flat())) == 500
-        assert any(said in text and "500 nodes" in text for text in texts(svg))
-        assert len(boxes) == int(said.split()[0])
-    assert "layer 7: 25 equations" in texts(drawn("deep").svg())
-    assert "are closed" not in drawn("multilayer").svg()
-
-
-def test_no_wire_leads_out_of_a_closed_box_and_back():
-    def f(x):
-        y = x
-        for k in range(120):
-            with jax.named_scope("a" if k % 2 else "b"):
-                y = jax.numpy.sin(y) * y
-        return y
-
-    svg = graph(f, 0.5).svg()
-    assert any("are closed" in text for text in texts(svg))
-    assert list(faults(svg)) == []
-
-
-def layers(x):
-    layer = jax.jit(_layer)
-    return layer(layer(x))
-
-
-def _layer(x):
-    with jax.named_scope("inside"):
-        x = x * x
-    return jax.numpy.sin(x)
-
-
-def test_a_group_that_is_asked_for_is_one_box():
-    g = graph(layers, 0.5)
-    assert g.groups == ("_layer", "inside", "_layer #2")
-    boxes = lambda g: [p for p, _ in rects(parsed(g.svg()), "box")]
-    assert len(boxes(g)) == 4
-    closed = g.close("_layer")
-    assert len(boxes(closed)) == 2
-    said = texts(closed.svg())
-    assert "_layer #2: 2 equations" in said
-    assert "4 nodes drawn as 2 boxes: closed are _layer" in said
-    assert len(boxes(g.close("_layer #2"))) == 3
-    assert len(boxes(closed.close())) == 4
-    assert "_layer #2: 2 equations" in closed.html()
-    assert closed.text() == g.text()
-    assert list(faults(closed.svg())) == []
-
-
-@pytest.mark.parametrize(("name", "got"), [("lay", "'lay'"), (3, "int 3")])
-def test_a_group_that_is_not_there_is_refused_by_name(name, got):
-    said = f"names of groups (_layer, inside, _layer #2); got {got}."
-    with pytest.raises(
-        ValueError, match=re.escape(f"Graph.close: expected groups to be {said}")
-    ):
-        graph(layers, 0.5).close(name)
 
 
 def test_hostile_names_are_text():
     g = drawn("hostile")
     svg = g.svg()
     tree = parsed(svg)  # well-formed, whatever it is called
-    assert {e.tag.removeprefix(_SVG) for e in tree.iter()} <= {
+    assert {e.tag.removeprefix(SVG) for e in tree.iter()} <= {
         *("svg", "g", "rect", "text", "path", "polygon", "title", "desc")
     }
     assert not any(a.startswith("on") for e in tree.iter() for a in e.attrib)
     assert any("<script>alert(1)" in text for text in texts(svg))
-    assert any(SCRIPT[:20] in (t.text or "") for t in tree.iter(f"{_SVG}title"))
+    assert any(SCRIPT[:20] in (t.text or "") for t in tree.iter(f"{SVG}title"))
     assert max(map(len, texts(svg))) < 120
 
 
