@@ -103,6 +103,13 @@ def disagreement(manual, auto, unit, noise=None):
     return np.where(multiple > 1, multiple, 0.0)
 
 
+def further_than(part: float, one: np.ndarray, other: np.ndarray, places) -> bool:
+    """Whether some element of these is off by more than this part of itself."""
+    one, other = one.flat[places], other.flat[places]
+    with np.errstate(all="ignore"):
+        return not (np.abs(one - other) <= part * np.abs(other)).all()
+
+
 def needed_noise(manual, auto) -> np.ndarray:
     """The noise from which on M and A agree; 0 where none would make them."""
     with np.errstate(all="ignore"):

@@ -9,7 +9,7 @@ import numpy as np
 from jaxbp._steps import holds
 from jaxbp.instrument._answers import MANUAL, Answers, beyond_rounding, worst_at
 from jaxbp.instrument._comparison import Finding
-from jaxbp.instrument._judge import worst_elements
+from jaxbp.instrument._judge import further_than, worst_elements
 from jaxbp.instrument._tolerance import ends_at_a_float
 
 _TIMES = 2.0**20  # what a cotangent is multiplied with: exact in every dtype
@@ -67,8 +67,8 @@ class Promises(Answers):
         written = self.program.manual.read(self.inputs, self.probes[-1])
         return holds(written, ends_at_a_float)
 
-    def not_linear(self, leaves: list[int]) -> dict[int, Finding]:
-        """A power of two goes through a linear map exactly.
+    def not_linear(self, leaves: list[int], allowed: float) -> dict[int, Finding]:
+        """A power of two goes through a linear map, to `allowed` of each element.
 
         A small one where a loop ends at a tolerance: one that is absolute may be below
         all rounding of what is far larger, and the loop go on for ever.
@@ -90,7 +90,7 @@ class Promises(Answers):
             # Below the smallest normal number a power of two does round.
             tiny = float(jnp.finfo(once.dtype).tiny) * times
             multiple = np.where(finite & (np.abs(once) > tiny), multiple, 0)
-            if not multiple.any():
+            if not further_than(allowed, scaled, once, np.flatnonzero(multiple)):
                 continue
             worst = worst_at(once, scaled, int(worst_elements(multiple)[0]))
             ignored = np.array_equal(once, at_large[k])

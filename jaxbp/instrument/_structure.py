@@ -126,9 +126,17 @@ def summing_to_one(x: np.ndarray, unit: float) -> np.ndarray:
 
 def keeping_data(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     """The same of integers: what is in order stays so, a permutation stays one."""
-    if old.ndim == 1 and np.array_equal(np.sort(old), np.arange(old.size)):
+    if is_permutation(old):
         return old[::-1] if not is_sorted(old) else old
     return keeping_order(old, new)
+
+
+def keeping_permutation(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """A permutation of another length."""
+    if not permutes(old):
+        return new
+    ranks = new + old.size * (np.arange(new.size) // old.size)
+    return np.argsort(np.argsort(ranks)).astype(new.dtype)
 
 
 def keeping_order(old: np.ndarray, new: np.ndarray) -> np.ndarray:
@@ -172,6 +180,16 @@ def is_symmetric(x: np.ndarray) -> bool:
     """Square matrices, each the same as its transpose."""
     square = x.ndim >= 2 and x.shape[-1] == x.shape[-2] > 1
     return square and np.array_equal(x, np.swapaxes(x, -1, -2))
+
+
+def is_permutation(x: np.ndarray) -> bool:
+    """Each of 0, 1, …, n - 1 once."""
+    return x.ndim == 1 and np.array_equal(np.sort(x), np.arange(x.size))
+
+
+def permutes(x: np.ndarray) -> bool:
+    """A permutation of four or more: fewer labels are one by chance."""
+    return x.size > 3 and is_permutation(x)
 
 
 def is_sorted(x: np.ndarray) -> bool:

@@ -17,6 +17,7 @@ from jaxbp.instrument._judge import (
     ASKED,
     Numeric,
     disagreement,
+    further_than,
     judge,
     needed_noise,
     nowhere_finite,
@@ -38,19 +39,19 @@ class Testimony(Promises):
     """Answers, and the findings on every leaf."""
 
     def findings(
-        self, surrogates: Collection[str], *, callers: bool = True
+        self, surrogates: Collection[str], *, callers: bool = True, allowed: float = 0.0
     ) -> list[Finding]:
         """One a leaf, in tree order, after the value's if the value is at fault.
 
         `callers`: this is the dtype that the caller asked in, a cotangent's is held
-        against it.
+        against it. `allowed`: of each element, what it may be off by.
         """
         if not self.probes[0] or not self.leaves:
             return []
         # From the last probe to the first: answers that are not kept are asked once.
         held = [k for k, path in enumerate(self.paths) if path not in surrogates]
-        not_linear = self.not_linear(held)
-        differing = self._differing([k for k in held if k not in not_linear])
+        not_linear = self.not_linear(held, allowed)
+        differing = self._differing([k for k in held if k not in not_linear], allowed)
         found = self.value()
         broken = [self.broken_contract(k, callers) for k in range(len(self.leaves))]
         message = "different on purpose: only its contract is held"
@@ -66,12 +67,19 @@ class Testimony(Promises):
                 found.append(self._agreeing(k))
         return held_to_lines(self, found, differing)
 
-    def _differing(self, leaves: Collection[int]) -> Differing:
-        """By leaf, a probe at which it differs beyond rounding, by how much, a note."""
+    def _differing(self, leaves: Collection[int], allowed: float) -> Differing:
+        """By leaf, a probe at which it differs beyond rounding, by how much, a note.
+
+        Where some element differs by more than `allowed` of itself.
+        """
         found: Differing = {}
         for c in reversed(range(len(self.probes))):
             rest = [k for k in leaves if k not in found]
             for k, some, beyond, note in self.beyond_noise(c, self._pairs(c, rest)):
+                if allowed:
+                    m, a = (s[c].cotangents[k] for s in (self.manual, self.auto))
+                    if not further_than(allowed, m, a, some[beyond > 0]):
+                        continue
                 multiple = np.zeros(np.shape(self.leaves[k]))
                 multiple.flat[some] = beyond
                 found[k] = c, multiple, note

@@ -13,7 +13,14 @@ import numpy as np
 from jaxbp._jaxpr import is_differentiable
 from jaxbp.instrument._data import is_data, is_pointers
 from jaxbp.instrument._program import LARGE
-from jaxbp.instrument._structure import apart, is_real, keeping_rows, knots
+from jaxbp.instrument._structure import (
+    apart,
+    is_real,
+    keeping_permutation,
+    keeping_rows,
+    knots,
+    permutes,
+)
 
 _DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
 SQUARES = "its square overflows"
@@ -128,7 +135,10 @@ def _below(leaf, length):
     whole = (
         getattr(getattr(leaf, "dtype", None), "kind", "") in ("i", "u") and leaf.shape
     )
-    return np.where(leaf < 0, leaf, leaf % length) if whole else leaf
+    # A permutation indexes an axis of its own length.
+    if not whole or permutes(np.asarray(leaf)):
+        return leaf
+    return np.where(leaf < 0, leaf, leaf % length)
 
 
 def _alone(shapes: list[Shape]) -> Iterator[tuple[str, list[Shape]]]:
@@ -206,7 +216,11 @@ def _with_lengths(old, lengths, keep):
     for axis, new in enumerate(lengths):
         if new != leaf.shape[axis]:
             leaf = _taken(leaf, np.arange(new) % leaf.shape[axis], axis)
-    if leaf is old or not is_real(old):
+    if leaf is old:
+        return leaf
+    if is_data(old):
+        return keeping_permutation(np.asarray(old), np.asarray(leaf))
+    if not is_real(old):
         return leaf
     wide = np.asarray(old, np.float64), np.asarray(leaf, np.float64)
     return np.asarray(keep(*wide), leaf.dtype)
