@@ -24,6 +24,8 @@ _CONSTANTS = {
     1 / np.log(10): "1/log 10",
 }
 
+_WRITTEN = 60  # halves, thirds, quarters, fifths and sixths are whole numbers of 1/60
+
 Kind = tuple[str, str] | None  # its name, and the evidence in words
 
 
@@ -68,10 +70,13 @@ def _constant_factor(evidence) -> Kind:
         return None
     if same(np.asarray(ratio), np.asarray(-1.0)):
         return "sign", "hand-written is minus autodiff in every element"
-    said = f"hand-written / autodiff is {ratio:.6g} in every element"
-    lengths = {*evidence.a.shape, evidence.a.size}
-    lengths |= {n for g in evidence.cotangents for n in g.shape}
-    return "factor", said + _as_count(ratio, lengths)
+    known = _as_count(ratio, evidence)
+    # Between two numbers there always is one: it has to be one that is written down.
+    alone = evidence.a.size == 1 == sum(g.size for g in evidence.cotangents)
+    times = np.asarray(ratio * _WRITTEN)
+    if alone and not known and not same(times, np.rint(times)):
+        return None
+    return "factor", f"hand-written / autodiff is {ratio:.6g} in every element{known}"
 
 
 def _constant_ratio(manual, auto):
@@ -85,12 +90,19 @@ def _constant_ratio(manual, auto):
     return float(ratio)
 
 
-def _as_count(ratio, lengths):
-    for length in sorted(lengths - {0, 1}):
-        if same(np.asarray(ratio * length), np.asarray(1.0)):
-            return f" = 1/{length}, a length of this array: a mean where a sum belongs"
-        if same(np.asarray(ratio / length), np.asarray(1.0)):
-            return ", a length of this array: a sum where a mean belongs"
+def _as_count(ratio, evidence):
+    of_leaf = {*evidence.a.shape, evidence.a.size}
+    of_outputs = {n for g in evidence.cotangents for n in g.shape} - of_leaf
+    counts = {"this array": of_leaf, "an output": of_outputs}
+    for where, lengths in counts.items():
+        for length in sorted(lengths - {0, 1}):
+            two = length == 2  # which is the commonest constant, too
+            if same(np.asarray(ratio * length), np.asarray(1.0)):
+                mistake = "a mean where a sum belongs" + ", or a 2 is missing" * two
+                return f" = 1/{length}, a length of {where}: {mistake}"
+            if same(np.asarray(ratio / length), np.asarray(1.0)):
+                mistake = "a sum where a mean belongs" + ", or a 2 too much" * two
+                return f", a length of {where}: {mistake}"
     for constant, name in _CONSTANTS.items():
         if same(np.asarray(ratio), np.asarray(constant)):
             return f" = {name}"

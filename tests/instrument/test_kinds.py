@@ -324,6 +324,25 @@ def test_one_number_alone_is_a_multiple_of_any_other():
         assert first.kind != "factor", first
     twice = rule(product, lambda r, g: (2 * (g * r[1]).sum(), g * r[0]))
     assert compare(twice, 3.0, V).findings[0].kind == "factor"
+    # Of one output too no cotangent tells: a factor is what a person may have written.
+    for factor, kind in ((1.5, "factor"), (2 / 3, "factor"), (0.8070312, "")):
+        f = rule(jnp.sin, lambda x, g, c=factor: (c * jnp.cos(x) * g,))
+        assert compare(f, 0.4).findings[0].kind == kind
+
+
+def test_a_length_is_of_the_array_that_has_it():
+    def row_means(x):
+        return x.mean(axis=1)
+
+    f = rule(row_means, lambda x, g: (jnp.broadcast_to(g[:, None], x.shape),))
+    said = "is 3 in every element, a length of this array: a sum where a mean belongs;"
+    assert said in compare(f, X).findings[0].message
+    spread = rule(lambda x: jnp.ones(3) * x, lambda x, g: (g.mean(),))
+    said = "= 1/3, a length of an output: a mean where a sum belongs;"
+    assert said in compare(spread, 0.4).findings[0].message
+    slope = rule(jnp.square, lambda x, g: (x * g,))
+    said = "= 1/2, a length of this array: a mean where a sum belongs, or a 2 is miss"
+    assert said in compare(slope, V[:2]).findings[0].message
 
 
 def test_a_sign_is_not_taken_for_another_arguments_cotangent():
