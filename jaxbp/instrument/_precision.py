@@ -83,33 +83,40 @@ def _overflow(working, k, path) -> Finding | None:
 
 
 def _accuracy(working, exact, k, path, manual, auto) -> Finding:
-    if not max(manual) > _TIMES * max(*auto, 1.0):
+    most = _TIMES * max(*auto, 1.0)
+    if not max(manual) > most:
         return Finding("right", path)
     c = int(np.argmax(manual))
     m, a = (p[c].cotangents[k] for p in (working.manual, working.auto))
     truth = _truth(exact, c, k)
+    (eps, tiny), sizes = _widest(m, working), np.abs(truth)
     with np.errstate(all="ignore"):
-        off = np.nan_to_num(np.abs(m.astype(truth.dtype) - truth))
-    # What is cast down inside is no nearer to the truth in float64.
-    told = off > _NOISE * exact.noise(c)[_side(exact, c, k)].cotangents[k]
+        off = np.abs(m.astype(truth.dtype) - truth)
+        units = np.nan_to_num(off / (eps * np.maximum(sizes, tiny)), posinf=np.inf)
+    # What is cast down inside is no nearer to the truth in float64; and below the
+    # smallest normal number a dtype has no digits to be right in.
+    least = _NOISE * exact.noise(c)[_side(exact, c, k)].cotangents[k]
+    told = off > np.maximum(least, tiny)
     if not told.any():
         return Finding("right", path)
-    noise = working.noise(c)[MANUAL].cotangents[k]
-    # Below the smallest normal number a dtype has no digits to be right in.
-    noise = np.maximum(noise, _widest(m, working)[1])
+    noise = np.maximum(working.noise(c)[MANUAL].cotangents[k], tiny)
     beyond = disagreement(m.astype(truth.dtype), truth, working.unit, noise)
     with np.errstate(all="ignore"):  # where autodiff keeps no digit, none is asked for
-        autos, sizes = np.abs(a.astype(truth.dtype) - truth), np.abs(truth)
+        autos = np.abs(a.astype(truth.dtype) - truth)
         autos = np.where(np.isfinite(autos), autos, 0)  # overflow lets M off nothing
         lost = (autos > sizes / _DIGITS) | (autos.max() > sizes.max() / _DIGITS)
     beyond = np.where(lost, 0.0, beyond)
-    worst = worst_at(m, a, int(np.argmax(np.where(told, off, 0))))
+    units = np.where(beyond > 0 if beyond.any() else told, units, 0)
+    if not (beyond.any() or units.max() > most):
+        return Finding("right", path)
+    worst = worst_at(m, a, int(np.argmax(units)))
     message = (
-        f"in {m.dtype} off by {max(manual):.3g} units in the last place, autodiff by "
+        f"in {m.dtype} off by {units.max():.3g} units in the last place, autodiff by "
         f"{max(auto):.3g}"
     )
     if beyond.any():
-        return Finding("wrong", path, "", worst, "dtype", f"{message}: no rounding")
+        message += ": more than rounding would be"
+        return Finding("wrong", path, "", worst, "dtype", message)
     return Finding("less-accurate", path, "", worst, "", message)
 
 

@@ -16,6 +16,7 @@ from jaxbp.instrument._program import LARGE
 from jaxbp.instrument._structure import (
     apart,
     is_real,
+    keeping,
     keeping_permutation,
     keeping_rows,
     knots,
@@ -169,7 +170,7 @@ def other_dtypes(
 
     So small that 1 + x is 1 in that dtype; 64 times as large; so large that their
     exponentials overflow in it; and their squares: one by one, since all of them take
-    much memory.
+    much memory. What an array evidently is it stays.
     """
     complexes = any(map(_is_complex, jax.tree.leaves((args, kwargs))))
     for dtype in _DTYPES[:1] if complexes else _DTYPES:  # complex64 is the narrowest
@@ -183,8 +184,9 @@ def other_dtypes(
                 x = np.asarray(leaf, np.float64)
                 if largest is not None and x.any():
                     scale = largest / np.max(np.abs(x))
+                new = x if scale == 1 else keeping(x, x * scale)
                 with np.errstate(over="ignore"):
-                    return jnp.asarray(x * scale, dtype)
+                    return jnp.asarray(new, dtype)
 
             return jax.tree.map(one, (args, kwargs))
 

@@ -9,6 +9,7 @@ import pytest
 from hand_written import W, X, product, product_bwd, rule, spoiled
 
 from jaxbp import compare
+from jaxbp.instrument._variants import other_dtypes
 
 
 def test_the_callers_dtype_has_its_own_contract():
@@ -141,3 +142,31 @@ def test_where_arguments_leave_no_digit_none_is_asked_for():
     with np.errstate(over="ignore"):
         assert not jnp.isfinite(bwd(x * 1e19, jnp.float32(1))[0]).all()
     assert compare(f, x, effort="full").ok
+
+
+def test_what_is_less_accurate_is_shown_where_it_is_and_counted_there():
+    # What a sum of 97 leaves of 0.001 is a thousand units off, of 100 one.
+    f = rule(jnp.square, lambda x, g: (2 * g * ((x + x.sum()) - x.sum()),))
+    x = jnp.array([100.1, 1e-3, -3.3], jnp.float32)
+    (finding,) = compare(f, x).findings
+    assert finding.verdict == "less-accurate", finding
+    worst = finding.worst
+    assert worst.index == (1,)
+    off = abs(worst.manual / worst.auto - 1) / jnp.finfo("f4").eps
+    said = float(finding.message.split("off by ")[1].split()[0])
+    assert said == pytest.approx(float(off), rel=0.01)
+
+
+def test_below_the_smallest_normal_number_no_digits_are_asked_for():
+    f = rule(jnp.exp, lambda x, g: (g / jnp.exp(-x),))
+    x = jnp.array([-1.0, -96.0], jnp.float32)
+    assert jnp.exp(-x)[1] == jnp.inf
+    assert compare(f, x, effort="full").verdict == "right"
+
+
+def test_probabilities_and_flags_stay_so_in_every_dtype_and_size():
+    args = jax.nn.softmax(X), np.array([0.0, 1.0, 1.0])
+    for dtype in other_dtypes(args, {}):
+        for _, (labels, flags), _, _ in dtype:
+            assert np.allclose(labels.sum(-1), 1, atol=1e-2)
+            assert np.array_equal(flags, args[1])
