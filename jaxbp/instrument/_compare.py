@@ -133,6 +133,7 @@ def assert_gradients(f: Callable[..., Any], *args: Any, **options: Any) -> None:
     Raises:
         AssertionError: the comparison is not `.ok`; the text is its table.
     """
+    __tracebackhide__ = True  # pytest shows the test's line, not this one
     comparison = compare(f, *args, **options)
     if not comparison.ok:
         raise AssertionError(str(comparison))

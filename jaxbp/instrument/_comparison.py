@@ -29,6 +29,7 @@ Verdict = Literal[
 VERDICTS: tuple[Verdict, ...] = Verdict.__args__  # pyright: ignore
 FAILED = VERDICTS[:3]
 SCHEMA = 1
+NEVER_GIVEN = "a live input is given no cotangent"
 _LISTED = 4096  # numbers of a point that JSON holds
 
 
@@ -144,8 +145,7 @@ class Comparison:
         for text in (*self._told(), self.note, summary(self.coverage)):
             if text:
                 console.print(f"  {text}", soft_wrap=True)
-        lines = out.getvalue().splitlines()
-        return "\n".join(line.rstrip() for line in lines)
+        return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
     def _table(self) -> Table:
         """A line a finding: its worst element by each witness."""
@@ -163,7 +163,8 @@ class Comparison:
     def _verdicts(self) -> str:
         count = Counter(f.verdict for f in self.findings)
         found = [f"{count[v]} {v}" for v in VERDICTS if count[v]]
-        return f"of {len(self.findings)} arguments {', '.join(found) or 'none asked'}"
+        n = len(self.findings)
+        return f"of {n} argument{'s' * (n != 1)} {', '.join(found) or 'none asked'}"
 
     def _told(self) -> Iterator[str]:
         """What is said of the arguments, alike of several once, and where to ask."""
@@ -218,7 +219,8 @@ def _one_listed(leaf):
 def _elsewhere(finding, where, point):
     # Zeros at one point are not an input that is never given a cotangent.
     if finding.kind == "missing":
-        finding = replace(finding, verdict="wrong", kind="")
+        message = finding.message.removesuffix(f"; {NEVER_GIVEN}")
+        finding = replace(finding, verdict="wrong", kind="", message=message)
     return replace(finding, message=f"{where}: {finding.message}", point=point)
 
 

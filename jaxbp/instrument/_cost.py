@@ -104,7 +104,7 @@ def cost(
     except Exception as error:
         if reference is not None:
             raise
-        got = f"{type(error).__name__}: {first_line(error)}"
+        got = f"{type(error).__name__}: {first_line(error).rstrip('.')}"
         mend = "give reference=, a function of the same arguments to measure against"
         expected = "differentiable without its hand-written rules"
         raise argument_error("cost", "f", expected, got, mend) from error

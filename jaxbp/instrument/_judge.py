@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp.instrument._comparison import Finding, Verdict, Worst, worst_of
+from jaxbp.instrument._comparison import NEVER_GIVEN, Finding, Verdict, Worst, worst_of
 from jaxbp.instrument._evidence import Evidence, same
 from jaxbp.instrument._kinds import kind_of_mistake
 from jaxbp.instrument._numeric import Secants
@@ -221,7 +221,7 @@ def sides(
 
 _MEANING = {
     "right": "neither autodiff nor the numeric derivative is finite there",
-    "broken-contract": "a live input is given no cotangent",
+    "broken-contract": NEVER_GIVEN,
     "wrong": "the numeric derivative contradicts the hand-written rule",
     "autodiff-wrong": "the numeric derivative sides with the hand-written rule",
     "kink": "both lie between the one-sided derivatives, or there is none: a choice of "

@@ -42,6 +42,7 @@ def test_a_page_says_what_the_table_says(name):
     if name == "compare":
         assert escape(SCRIPT) in page
         assert "hand-written" in page
+        assert "of 1 argument 1 wrong" in page
 
 
 def test_one_style_for_all():
