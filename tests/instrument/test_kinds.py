@@ -253,6 +253,11 @@ NEAR = {
         ),
         (X,),
     ),
+    "times 1 - output, where that is 0": (
+        lambda x: jnp.heaviside(x - 0.5, x),
+        lambda x, g: (jnp.where(x > 0.5, g, 0.0),),
+        (np.array([0.7, 0.3, 0.2]),),
+    ),
     "nearly a term": (
         lambda x: x + jnp.sin(x),
         lambda x, g: ((0.001 + jnp.cos(x)) * g,),
