@@ -32,6 +32,8 @@ from jaxbp.instrument._witnesses import Witness
 _WIDE = 8  # bytes of a float64
 
 
+@jax.debug_nans(False)  # what is not finite is an answer
+@jax.debug_infs(False)
 @traceable("audit")
 def audit(
     f: Callable[..., Any],

@@ -24,6 +24,8 @@ from jaxbp.instrument._program import RuleRaises
 from jaxbp.instrument._search import Question
 
 
+@jax.debug_nans(False)  # what is not finite is an answer
+@jax.debug_infs(False)
 @traceable("compare")
 def compare(
     f: Callable[..., Any],

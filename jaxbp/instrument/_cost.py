@@ -34,6 +34,8 @@ __all__ = ["Cost", "Ratio", "Residual", "Side", "cost"]
 
 
 @jax.disable_jit(False)  # what is compiled is what is measured
+@jax.debug_nans(False)  # what is not finite is an answer
+@jax.debug_infs(False)
 @traceable("cost")
 def cost(
     f: Callable[..., Any],

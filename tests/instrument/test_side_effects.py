@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from hand_written import W, X, product, product_bwd, rule, spoiled
 
-from jaxbp import compare, cost
+from jaxbp import audit, compare, cost
 
 
 @pytest.mark.parametrize("ask", [compare, cost])
@@ -32,6 +32,21 @@ def test_jaxs_configuration_is_left_as_it_was(ask):
             with contextlib.suppress(ValueError):  # to compare it is a finding
                 ask(rule(jnp.sin, bwd), jnp.float32(1))
             assert settings() == before
+
+
+def test_nan_is_an_answer_where_jax_is_told_to_stop_at_it():
+    def bwd(x, g):
+        return (g * jnp.exp(x) / jnp.exp(x).sum(),)
+
+    x = jnp.array([0.5, 800.0, -0.3])
+    overflows = rule(jax.nn.logsumexp, bwd)
+    with jax.debug_nans(True), jax.debug_infs(True):
+        assert compare(overflows, x).verdict == "wrong"
+        assert compare(overflows, x / 1000).verdict == "wrong"  # seen elsewhere
+        assert audit(overflows, x).verdict == "wrong"
+        assert cost(overflows, x, rounds=1).manual.flops
+        assert jax.config.jax_debug_nans
+        assert jax.config.jax_debug_infs
 
 
 def test_nothing_of_a_comparison_is_kept():
