@@ -202,7 +202,9 @@ def test_a_solver_is_not_asked_for_digits_that_it_cannot_reach():
         going = lambda s: (jnp.abs(s[0] - s[1]).max() > 1e-13) & (s[2] < 999)
         once = lambda s: (step(s[0]) + b, s[0], s[2] + 1)
         z, _, count = jax.lax.while_loop(going, once, (step(b), b, 0))
-        return jnp.where(count < 999, z, jnp.nan)
+        # Some processors round so that the last two rounds are equal all the same.
+        reached = jnp.finfo(z.dtype).eps * jnp.abs(z).max() < 1e-13
+        return jnp.where((count < 999) & reached, z, jnp.nan)
 
     @jax.custom_vjp
     def resolvent(b):
