@@ -23,8 +23,10 @@ NAME = "index.html"
 _NEEDED = ("jinja2", "pygraphviz")
 _DIGITS = 7
 _WITNESSES = ("hand-written", "autodiff", "numeric")
-_STRIP = 1100  # px of a wide picture that a line of paper holds
-_SHARED = 220  # and of those that the next one repeats: about a box
+# What a page of paper holds of a picture, in px, and repeats of it on the next one:
+# about a box. Wider ones are made smaller, and more of their height goes on it.
+_WIDEST, _WIDTH_SHARED = 1100, 220
+_PAGE_WIDTH, _PAGE_HEIGHT, _HEIGHT_SHARED = 680, 820, 110
 
 
 class Image(NamedTuple):
@@ -35,13 +37,12 @@ class Image(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A system's graph, and where it is cut on paper: x and width of each strip."""
+    """A system's graph, and its parts on paper: x, y, width and height of each."""
 
     id: str
     drawn: Drawn
     svg: str
-    height: float
-    strips: list[tuple[float, float]]
+    parts: list[tuple[float, float, float, float]]
 
 
 class Section(NamedTuple):
@@ -148,12 +149,22 @@ def _errata(rows: Sequence[Row], sections: Sequence[Section]) -> list[tuple]:
 
 
 def _picture(id: str, found: Drawn) -> Picture:
-    width, height = found.size
-    count = max(1, math.ceil((width - _SHARED) / (_STRIP - _SHARED)))
-    step = (width - _SHARED) / count if count > 1 else width
-    strip = step + _SHARED if count > 1 else width
     svg = found.svg.replace("<svg ", f'<svg id="{id}-svg" ', 1)
-    return Picture(id, found, svg, height, [(k * step, strip) for k in range(count)])
+    return Picture(id, found, svg, _parts(*found.size))
+
+
+def _parts(width: float, height: float) -> list[tuple[float, float, float, float]]:
+    columns = _cut(width, _WIDEST, _WIDTH_SHARED)
+    tallest = _PAGE_HEIGHT * max(1, columns[0][1] / _PAGE_WIDTH)
+    rows = _cut(height, tallest, _HEIGHT_SHARED)
+    return [(x, y, wide, tall) for x, wide in columns for y, tall in rows]
+
+
+def _cut(length: float, most: float, shared: float) -> list[tuple[float, float]]:
+    """Start and length of equal pieces, each with the end of the one before."""
+    count = max(1, math.ceil((length - shared) / (most - shared)))
+    step = (length - shared) / count
+    return [(k * step, step + shared) for k in range(count)]
 
 
 def _image(name: str, figure: "Figure") -> Image:

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     out = getattr(options, "out", None)
-    if out and os.path.splitext(out)[1] not in _SUFFIXES:
+    if out and _suffix(out) not in _SUFFIXES:
         known = ", ".join(_SUFFIXES)
         _fail(f"expected --out to end in one of {known}; got {out}.")
     with contextlib.redirect_stdout(sys.stderr):  # what the user's own code prints
@@ -78,7 +78,7 @@ def _ask(options: argparse.Namespace) -> Any:
 def _written(graph: Any, path: str) -> str:
     """What to say of a graph that now stands in a file, as the suffix wants it."""
     try:
-        content = _SUFFIXES[os.path.splitext(path)[1]](graph)
+        content = _SUFFIXES[_suffix(path)](graph)
         data = content if isinstance(content, bytes) else content.encode()
         with open(path, "wb") as file:
             file.write(data)
@@ -88,6 +88,10 @@ def _written(graph: Any, path: str) -> str:
     except OSError as error:
         _fail(f"expected --out to be a file that can be written; got {error}.")
     return f"{graph.headline()}\nin {path}"
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(path)[1].lower()
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:

@@ -182,6 +182,12 @@ def test_graph_draws_the_iteration_asked_for(capsys):
     assert "scan[2]" in capsys.readouterr().out
 
 
+def test_a_suffix_may_be_in_capitals(tmp_path):
+    path = tmp_path / "PICTURE.SVG"
+    assert asked("graph", "total", "make_args", "--out", str(path)) == 0
+    assert path.read_text(encoding="utf-8").startswith("<svg")
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -74,6 +74,7 @@ _MIXING: dict[str, tuple[str, ...]] = {
     "abs of complex": ("|{0}|", "{b} · conj({0})/{y}"),
     "broadcast_in_dim": ("{0}, repeated", "Σ {b} over what was repeated"),
     "cumsum": ("running sum of {0}", "running sum of {b} from the end"),
+    "cumsum from the end": ("running sum of {0} from the end", "running sum of {b}"),
     "gather": ("elements of {0} at {1}", "{b} added at {1}", "none: places"),
     "dynamic_slice": ("a piece of {0}", "{b} in its place, 0 elsewhere"),
     "pad": ("{0}, padded", "the piece of {b} that is {0}", "Σ {b} of the padding"),
@@ -143,6 +144,8 @@ def formula(eqn: Any, names: Sequence[str], output: str, label: str = "") -> For
         return _power(eqn.params["y"], names, output)
     if kind == "abs" and eqn.invars[0].aval.dtype.kind == "c":
         kind = "abs of complex"
+    if kind == "cumsum" and eqn.params["reverse"]:
+        kind = "cumsum from the end"
     return _written("square" if kind == "integer_pow" else kind, names, output)
 
 

@@ -114,7 +114,7 @@ class Graph(Section):
             `.by_paths`, `.by_backpropagation`, `.saved`; `str()`, `.to_dict()`.
         Raises:
             ValueError: no such wire or element; `dst` is more than one; an edge has
-                more than four million local derivatives.
+                more than four million local derivatives; `limit` is no integer from 0.
             TypeError: a name is no str.
         """
         from jaxbp.drawing._paths import paths
@@ -137,6 +137,9 @@ class Graph(Section):
             name: what to call a wire and its elements, `name("w2", (1, 0))`, with `()`
                 for the whole wire; left out, `w2[1, 0]`.
             limit: with more links between elements than that, arrays stand whole.
+        Raises:
+            ValueError: `limit` is no integer from 0 on.
+            TypeError: `name` is no function.
         """
         from jaxbp.drawing._worksheet import worksheet
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxbp._arguments import whole
 from jaxbp._errors import argument_error
 from jaxbp.drawing._elements import Element, Link, element_of, elements, links_of
 from jaxbp.drawing._graph import Graph
@@ -75,6 +76,7 @@ class Paths:
 
 def paths(graph: Graph, src: str | Sequence[str], dst: str, limit: int) -> Paths:
     """See `Graph.paths`."""
+    whole("Graph.paths", "limit", limit, 0)
     is_one = isinstance(src, str) or not isinstance(src, Iterable)
     names: tuple[Any, ...] = (src,) if is_one else tuple(src)
     sources = [e for name in names for e in element_of(graph, "src", name)]

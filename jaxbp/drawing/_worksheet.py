@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxbp._arguments import check_function, whole
 from jaxbp.drawing._elements import Element, Link, elements, links_of
 from jaxbp.drawing._formulas import bar
 from jaxbp.drawing._graph import Graph
@@ -26,6 +27,9 @@ class Table(NamedTuple):
 
 def worksheet(graph: Graph, markdown: bool, name: Name | None, limit: int) -> str:
     """See `Graph.worksheet`."""
+    whole("Graph.worksheet", "limit", limit, 0)
+    if name is not None:
+        check_function("Graph.worksheet", "name", name)
     writer = _Writer(graph, name or plain_name)
     links = writer.links(limit)
     back = writer.backward(links) if links else writer.arrays()
@@ -48,8 +52,8 @@ class _Writer:
         self.graph, self.name = graph, name
         self.nodes = list(graph.flat())
         ends = [n for n in graph.outputs if graph.wires[n].gradient is not None]
-        whole = len(ends) == 1 and np.ndim(graph.wires[ends[0]].value) == 0
-        self.end = ends[0] if whole else None
+        is_one = len(ends) == 1 and np.ndim(graph.wires[ends[0]].value) == 0
+        self.end = ends[0] if is_one else None
 
     def links(self, limit: int) -> list[Link] | None:
         """All local derivatives, None where they are no numbers or too many."""

@@ -128,6 +128,19 @@ def test_products_and_sums_are_pulled_back_as_written():
     np.testing.assert_allclose(product.edges[1].gradient, X.T @ bar, rtol=1e-14)
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_running_sum_says_from_which_end(reverse):
+    g = graph(lambda x: (jax.lax.cumsum(x, reverse=reverse) ** 2).sum(), B)
+    node = next(n for n in g.nodes if n.label == "cumsum")
+    up, down = "running sum of x", f"running sum of {node.outputs[0]}_bar"
+    end = " from the end"
+    assert node.expression == (up + end if reverse else up)
+    assert node.edges[0].vjp == (down if reverse else down + end)
+    bar = g.wires[node.outputs[0]].gradient
+    back = np.cumsum(bar) if reverse else np.cumsum(bar[::-1])[::-1]
+    np.testing.assert_allclose(node.edges[0].gradient, back, rtol=1e-14)
+
+
 def test_the_ops_of_the_library_have_their_own():
     def f(x, w, b, t):
         return ops.squared_error(ops.softmax(ops.dense(x, w, b)), t).sum()

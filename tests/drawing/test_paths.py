@@ -175,6 +175,11 @@ def test_what_is_no_name_is_refused(network, src, dst, named):
     assert message in str(refused.value)
 
 
+def test_a_limit_that_is_none_is_refused(network):
+    with pytest.raises(ValueError, match="limit to be an integer from 0 on; got 'a'"):
+        network.paths("params[0]['w'][1, 2]", "y", limit="a")
+
+
 def test_all_wires_are_named_where_they_are_few():
     with pytest.raises(
         ValueError, match=r"a wire \(x, y\) or an element of one; got q"

@@ -167,6 +167,18 @@ def test_a_number_that_is_none_warns_of_nothing():
     assert "0 × inf = nan" in g.worksheet()
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "expected"),
+    [
+        ({"limit": "a"}, ValueError, "limit to be an integer from 0 on; got 'a'"),
+        ({"name": "x"}, TypeError, "name to be a function; got str 'x'"),
+    ],
+)
+def test_what_it_cannot_be_asked_is_refused(options, error, expected):
+    with pytest.raises(error, match=f"jaxbp.Graph.worksheet: expected {expected}"):
+        graph(jnp.sin, 0.5).worksheet(**options)
+
+
 def test_markdown_says_the_same_and_hostile_names_stay_text():
     def hostile(v):
         return ops.square(v["<script>alert(1)</script>|`x`\n# *a*"])

@@ -97,6 +97,28 @@ def test_every_system_has_its_graph_worksheet_and_figures(whole):
             assert line in said
 
 
+@pytest.mark.parametrize(
+    "size", [(625, 235), (1568, 686), (874, 1790), (5000, 700), (300, 2500), (90, 80)]
+)
+def test_on_paper_a_picture_is_cut_into_parts_that_fit_and_overlap(size):
+    parts = _page._parts(*size)
+    for x, y, width, height in parts:
+        assert width <= _page._WIDEST
+        scale = min(1, _page._PAGE_WIDTH / width)
+        assert scale * height <= _page._PAGE_HEIGHT + 1e-9
+        beside = [p for p in parts if p[:2] != (x, y) and (p[0] == x or p[1] == y)]
+        ends = {0: x + width, 1: y + height}
+        for k, end in ends.items():
+            others = [p for p in beside if p[1 - k] == (x, y)[1 - k]]
+            following = [p[k] for p in others if p[k] > (x, y)[k]]
+            if following:
+                shared = (_page._WIDTH_SHARED, _page._HEIGHT_SHARED)[k]
+                assert end - min(following) == pytest.approx(shared)
+            else:
+                assert end == pytest.approx(size[k])
+    assert parts[0][:2] == (0, 0)
+
+
 def test_it_is_small_and_alone(whole):
     page, _ = whole
     size = len(page.encode())
