@@ -29,18 +29,38 @@ def boundaries(*jaxprs: Any) -> list[float]:
     return sorted({c + step * max(1.0, abs(c)) for c in signed for step in _STEPS})
 
 
-def sentinels(*jaxprs: Any) -> list[int]:
+class Sentinel(NamedTuple):
+    """A whole number to ask for among the data: of all of them, or of one input."""
+
+    mark: int
+    place: int | None = None
+
+
+def sentinels(*jaxprs: Any) -> list[Sentinel]:
     """Whole numbers that programs look for: the label of what is to be ignored.
 
     Where one tells negative ones apart, -1; where one says what an index out of range
-    means, an index that is.
+    means, an index that is. And of an input the number that it is held against in
+    order: the label that is one too many, or the last of all.
     """
     found = set().union(*(_constants(jaxpr, _MARKS) for jaxpr in jaxprs))
-    marks = {int(c) for c in found if c == int(c)}
+    marks = {Sentinel(int(c)) for c in found if c == int(c)}
     for mark, test in ((-1, _is_not_negative), (_BEYOND, _goes_beyond)):
         if any(holds(jaxpr, test) for jaxpr in jaxprs):
-            marks.add(mark)
-    return sorted(marks)
+            marks.add(Sentinel(mark))
+    marks |= set().union(*map(_ends, jaxprs))
+    return sorted(marks, key=lambda s: (s.mark, -1 if s.place is None else s.place))
+
+
+def _ends(jaxpr: Any) -> set[Sentinel]:
+    # Held against 0 by JAX itself, to make sense of negative indices.
+    found: set[Sentinel] = set()
+    for eqn, values in _met(jaxpr, _whole_inputs(jaxpr)):
+        if eqn.primitive.name in _ORDERS:
+            limits = [int(v) for v in values if isinstance(v, float) and v > 0]
+            places = [v.place for v in values if isinstance(v, _Input)]
+            found |= {Sentinel(n, place) for n in limits for place in places}
+    return found
 
 
 def _is_not_negative(eqn: Any) -> bool:
@@ -64,9 +84,7 @@ def lengths(jaxpr: Any) -> set[int]:
     Whole numbers, or those less a constant, that are compared with what is no constant.
     """
     found: set[int] = set()
-    inputs = getattr(jaxpr, "jaxpr", jaxpr).invars
-    known = {v: _Input(k) for k, v in enumerate(inputs) if v.aval.dtype.kind in "iu"}
-    for eqn, values in _met(jaxpr, known):
+    for eqn, values in _met(jaxpr, _whole_inputs(jaxpr)):
         if eqn.primitive.name in _ORDERS and None in values:
             found |= {v.place for v in values if isinstance(v, _Input)}
     return found
@@ -74,6 +92,11 @@ def lengths(jaxpr: Any) -> set[int]:
 
 class _Input(NamedTuple):
     place: int
+
+
+def _whole_inputs(jaxpr: Any) -> dict[Any, _Input]:
+    inputs = getattr(jaxpr, "jaxpr", jaxpr).invars
+    return {v: _Input(k) for k, v in enumerate(inputs) if v.aval.dtype.kind in "iu"}
 
 
 def _constants(jaxpr, names) -> set[float]:

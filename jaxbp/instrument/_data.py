@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp._jaxpr import is_differentiable
+from jaxbp.instrument._boundaries import Sentinel
 from jaxbp.instrument._structure import is_mask, is_one_hot, keeping_data, keeping_order
 
 New = Callable[[np.ndarray], np.ndarray]
@@ -16,7 +17,7 @@ Changed = tuple[str, list[Any]]  # what is different, and the inputs
 
 def other_data(
     inputs: Sequence[Any],
-    sentinels: Sequence[int],
+    sentinels: Sequence[Sentinel],
     outputs: Sequence[tuple[int, ...]],
     rng: np.random.Generator,
     counts: Collection[int] = (),
@@ -51,9 +52,6 @@ def other_data(
         "the last valid index and the first": last_valid,
         "one more": lambda x: one_more(x).astype(x.dtype),
     }
-    marks: dict[str, New] = {
-        f"{mark} among the data": functools.partial(_marked, mark) for mark in sentinels
-    }
     of_masks: dict[str, New] = {
         "flags all off": np.zeros_like,
         "flags all on": np.ones_like,
@@ -73,7 +71,10 @@ def other_data(
     for name, values in _changed(inputs, arrays, whole, changes, keeping_data):
         pairs = zip(values, some, strict=True)
         yield name, [jnp.maximum(x, 1) if yes else x for x, yes in pairs]
-    yield from _changed(inputs, arrays, whole, marks, keeping_order)
+    for mark, place in sentinels:
+        chosen = [yes and place in (None, k) for k, yes in enumerate(whole)]
+        marked = {f"{mark} among the data": functools.partial(_marked, mark)}
+        yield from _changed(inputs, arrays, chosen, marked, keeping_order)
     yield from _changed(inputs, arrays, flags, of_masks, lambda old, new: new)
     others: dict[str, New] = {"other labels": lambda x: np.roll(x, 1, axis=-1)}
     yield from _changed(inputs, arrays, labels, others, lambda old, new: new)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp._jaxpr import is_differentiable
+from jaxbp.instrument._boundaries import Sentinel
 from jaxbp.instrument._data import New, other_data, repeated
 from jaxbp.instrument._structure import (
     apart,
@@ -48,7 +49,7 @@ class Point(NamedTuple):
 def points(
     inputs: Sequence[Any],
     constants: Sequence[float],
-    sentinels: Sequence[int],
+    sentinels: Sequence[Sentinel],
     seed: int,
     finite: Callable[[list[Any]], bool] = lambda inputs: True,
     outputs: Sequence[tuple[int, ...]] = (),

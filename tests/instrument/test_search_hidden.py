@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from hand_written import rule
 from ordinary import agrees_with_autodiff
@@ -200,3 +201,26 @@ def test_a_sentinel_is_asked_also_where_the_labels_are_all_different():
     )
     assert found.verdict == "wrong"
     assert "-100 among the data" in found.findings[0].message
+
+
+def of_each_class(last_too):
+    """A table with a last class that has no entry of its own: 0 stands for it."""
+
+    def primal(table, y):
+        k = len(table)
+        return jnp.where(y < k, table[jnp.clip(y, 0, k - 1)], 0.0)
+
+    def bwd(res, g):
+        k, y = res
+        g = g if last_too else jnp.where(y < k, g, 0.0)
+        return jnp.zeros(k).at[jnp.clip(y, 0, k - 1)].add(g), None
+
+    looked_up = jax.custom_vjp(primal)
+    looked_up.defvjp(lambda t, y: (primal(t, y), (len(t), y)), bwd)
+    return looked_up
+
+
+def test_an_integer_is_asked_where_the_program_draws_a_line():
+    args = jnp.array([0.5, 1.0, -0.3]), np.array([0, 2, 1, 1])
+    assert compare(of_each_class(last_too=False), *args).ok
+    assert compare(of_each_class(last_too=True), *args).verdict == "wrong"
