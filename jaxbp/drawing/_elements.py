@@ -127,6 +127,9 @@ def _matrices(step: Step, k: int, values: list[Any], by_rule: bool) -> list[np.n
     In the precision that was recorded, whatever the caller's is by now.
     """
     dtypes = {str(getattr(v.value, "dtype", "")) for v in (*step.ins, *step.outs)}
+    if step.eqn is not None:  # a Python number has no dtype of its own
+        avals = (v.aval for v in (*step.eqn.invars, *step.eqn.outvars))
+        dtypes |= {str(getattr(aval, "dtype", "")) for aval in avals}
     with jax.enable_x64(not dtypes.isdisjoint(_WIDE)):
         return _pulled(step, k, values, by_rule)
 
