@@ -20,7 +20,7 @@ from jaxbp._steps import (
 )
 
 # Equations through which, by definition, no cotangent goes.
-_FLAT = frozenset(("stop_gradient", "sign", "floor", "ceil", "round", "while"))
+FLAT = frozenset(("stop_gradient", "sign", "floor", "ceil", "round", "while"))
 
 
 def sweep(
@@ -112,7 +112,7 @@ class _Recorder:
         live = [k for k, v in enumerate(ins) if v.active]
         step = Step(eqn.primitive.name, tuple(ins), (), site, where, eqn, rule)
         outs = None
-        if live and eqn.primitive.name not in _FLAT:
+        if live and eqn.primitive.name not in FLAT:
             try:
                 run = self._run_equation
                 outs, step.pull = with_pullback(eqn, values, live, run)

@@ -34,7 +34,7 @@ class Wrong:
 
 def is_called(group: str, names: Sequence[str]) -> bool:
     """Whether one of these names means the group: `layer` each call of it."""
-    return group in names or group.rpartition(" #")[0] in names
+    return group in names or group.rsplit(" #", 1)[0] in names
 
 
 @dataclass(frozen=True, eq=False)

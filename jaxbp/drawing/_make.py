@@ -16,7 +16,7 @@ from jaxbp._arguments import (
 )
 from jaxbp._errors import argument_error, describe, function_name
 from jaxbp._steps import Step, Value, holds, is_users_rule
-from jaxbp._sweep import sweep
+from jaxbp._sweep import FLAT, sweep
 from jaxbp._tape import output_cotangents
 from jaxbp.drawing._build import Builder
 from jaxbp.drawing._graph import Graph
@@ -77,7 +77,7 @@ def graph(
     program = _jaxpr.trace(f, args, kwargs)
     check_closed("graph", program.jaxpr)
     bars = output_cotangents("graph", program, cotangent)
-    run = sweep(program.jaxpr, program.inputs, bars, iteration=iteration)
+    run = _known(sweep(program.jaxpr, program.inputs, bars, iteration=iteration))
     twin = None
     if holds(program.jaxpr, is_users_rule):
         settings: Any = {"wires": False, "rules": False, "iteration": iteration}
@@ -113,19 +113,20 @@ def _same(steps: Sequence[Step], others: Sequence[Step]) -> bool:
     return [(s.name, s.where) for s in steps] == [(s.name, s.where) for s in others]
 
 
-def _known(twin: Run) -> Run:
-    """Without the gradients that lack a term: autodiff does not get through a primal
-    that is a callback or a while loop, and has none of what it computes with."""
+def _known(run: Run) -> Run:
+    """Without the gradients that lack a term: what is before a while loop, a callback
+    or a rule that raises has none, whatever other ways there are."""
     lacking: set[int] = set()
-    for step in reversed(twin[2]):
+    for step in reversed(run[2]):
         is_stop = step.note and any(o.cotangent is not None for o in step.outs)
-        if is_stop or any(id(out) in lacking for out in step.outs):
+        lets_through = step.name == "while" or step.name not in FLAT
+        if is_stop or (lets_through and any(id(o) in lacking for o in step.outs)):
             lacking.update(id(v) for v in step.ins if v.active)
             step.bars = ()
-    for value in (*twin[0], *(out for step in twin[2] for out in step.outs)):
+    for value in (*run[0], *(out for step in run[2] for out in step.outs)):
         if id(value) in lacking:
             value.cotangent = None
-    return twin
+    return run
 
 
 def check_iteration(iteration: object) -> None:

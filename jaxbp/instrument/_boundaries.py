@@ -53,11 +53,11 @@ def sentinels(*jaxprs: Any) -> list[Sentinel]:
 
 
 def _ends(jaxpr: Any) -> set[Sentinel]:
-    # Held against 0 by JAX itself, to make sense of negative indices.
     found: set[Sentinel] = set()
     for eqn, values in _met(jaxpr, _whole_inputs(jaxpr)):
         if eqn.primitive.name in _ORDERS:
-            limits = [int(v) for v in values if isinstance(v, float) and v > 0]
+            # Against 0 JAX itself holds them, to make sense of negative indices.
+            limits = [int(v) for v in _finite(values) if v > 0]
             places = [v.place for v in values if isinstance(v, _Input)]
             found |= {Sentinel(n, place) for n in limits for place in places}
     return found

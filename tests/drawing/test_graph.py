@@ -236,3 +236,16 @@ def test_a_request_that_cannot_be_met_is_refused():
         graph(jnp.sum, X, iteration=0.5)
     with pytest.raises(TypeError, match="call graph outside jit"):
         jax.jit(lambda x: graph(jnp.sum, x))(X)
+
+
+def test_before_a_loop_without_a_gradient_none_is_claimed():
+    def f(x):
+        u = 2 * x
+        looped = jax.lax.while_loop(lambda v: v < 9, lambda v: 2 * v, u)
+        return looped + u * u
+
+    g = graph(f, 0.5)
+    (before,) = (n for n in g.nodes if n.edges and n.edges[0].wire == "x")
+    assert g.wires["x"].gradient is None
+    assert g.wires[before.outputs[0]].gradient is None
+    assert g.wires["y"].gradient == 1

@@ -63,7 +63,7 @@ def test_a_group_that_is_asked_for_is_one_box():
     assert list(faults(closed.svg())) == []
 
 
-@pytest.mark.parametrize(("name", "got"), [("lay", "'lay'"), (3, "int 3")])
+@pytest.mark.parametrize(("name", "got"), [("lay", "'lay'"), ("", "''"), (3, "int 3")])
 def test_a_group_that_is_not_there_is_refused_by_name(name, got):
     said = f"names of groups (_layer, inside, _layer #2); got {got}."
     with pytest.raises(

@@ -224,3 +224,10 @@ def test_an_integer_is_asked_where_the_program_draws_a_line():
     args = jnp.array([0.5, 1.0, -0.3]), np.array([0, 2, 1, 1])
     assert compare(of_each_class(last_too=False), *args).ok
     assert compare(of_each_class(last_too=True), *args).verdict == "wrong"
+
+
+def test_a_line_at_infinity_is_no_integer_to_ask():
+    primal = lambda x, n: jnp.where(n.astype(float) < jnp.inf, x, 0.0)
+    f = jax.custom_vjp(primal)
+    f.defvjp(lambda x, n: (primal(x, n), None), lambda res, g: (g, None))
+    assert compare(f, jnp.array([0.5, 1.0]), np.array([3, 1])).ok
