@@ -148,6 +148,15 @@ def as_rule(eqn: Eqn) -> Rule | None:
     return None
 
 
+def asks_what_varies(eqn: Eqn) -> bool:
+    """Whether a rule's fwd is told which of its inputs are differentiated.
+
+    JAX remembers what such a rule keeps for one choice of them at a time: once another
+    is traced from the same equation, the first cannot be asked again.
+    """
+    return bool(eqn.params.get("symbolic_zeros"))
+
+
 def find_rules(jaxpr: Jaxpr) -> list[Rule]:
     """Every rule in a jaxpr, in program order; after a rule, those in its primal."""
     return _find_rules(jaxpr, "", None)

@@ -59,6 +59,8 @@ class Arms:
         """
         if rule is None or rule.from_jax or rule.source in self._inside:
             return None
+        if _jaxpr.asks_what_varies(eqn):
+            return None
         if id(eqn) not in self._backward:
             try:
                 self._backward[id(eqn)] = _backward(eqn)

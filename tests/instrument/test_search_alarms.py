@@ -175,3 +175,29 @@ def test_away_from_the_caller_f_may_be_as_coarse_as_float32():
     assert not compare(coarse_outside(2.0**-20), x).ok
     # Asked there by the caller, it is what f computes that counts.
     assert not compare(coarse_outside(2.0**-26), x + 2).ok
+
+
+def scaled_by(factor):
+    """Told which of its inputs vary, it keeps what those need, and no more."""
+    f = jax.custom_vjp(lambda x, s: jnp.sin(x) * s)
+
+    def fwd(x, s):
+        slope = jnp.cos(x.value) * s.value if x.perturbed else None
+        return f(x.value, s.value), (slope, jnp.sin(x.value))
+
+    def bwd(res, g):
+        slope, sine = res
+        return None if slope is None else g * slope, factor * (g * sine).sum()
+
+    f.defvjp(fwd, bwd, symbolic_zeros=True)
+    return f
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_rule_that_is_told_what_varies_is_asked_as_it_is_called(order):
+    right, wrong, s = scaled_by(1), scaled_by(2), jnp.array(0.7)
+    of_one = compare(lambda s: right(X.astype(s.dtype), s), s, order=order)
+    assert of_one.ok, of_one
+    of_both = compare(right, X.astype(s.dtype), s, order=order)
+    assert of_both.ok, of_both
+    assert not compare(lambda s: wrong(X.astype(s.dtype), s), s, order=order).ok
