@@ -14,6 +14,7 @@ _CHOOSES = frozenset(("lt", "le", "gt", "ge", "eq", "ne", "max", "min", "clamp")
 _MARKS = frozenset(("eq", "ne"))
 _ORDERS = frozenset(("lt", "le", "gt", "ge"))
 _SAME = frozenset(("broadcast_in_dim", "convert_element_type", "reshape", "squeeze"))
+_PARTS = frozenset(("gather", "slice", "dynamic_slice", "rev", "transpose"))
 _SHIFTS = frozenset(("add", "sub"))
 _STEPS = (0.0, 1e-3, -1e-3)
 _BEYOND = 2**30  # an index beyond every array
@@ -90,6 +91,16 @@ def lengths(jaxpr: Any) -> set[int]:
     return found
 
 
+def numbers(jaxpr: Any) -> set[int]:
+    """The inputs whose whole numbers f reckons with: made floats, as they are."""
+    found: set[int] = set()
+    for eqn, values in _met(jaxpr, _whole_inputs(jaxpr)):
+        if eqn.primitive.name == "convert_element_type":
+            floating = eqn.outvars[0].aval.dtype.kind not in "iub"
+            found |= {v.place for v in values if isinstance(v, _Input) and floating}
+    return found
+
+
 class _Input(NamedTuple):
     place: int
 
@@ -107,14 +118,16 @@ def _constants(jaxpr, names) -> set[float]:
 def _met(jaxpr, known) -> Iterator[tuple[Any, list[float | _Input | None]]]:
     """Every equation, with the constants and inputs among what it is given.
 
-    Also such as were broadcast or cast; of an input, a constant more or less too.
+    Also such as were broadcast or cast; of an input, parts too, and a constant more or
+    less.
     """
     known = dict(known)
     opened = getattr(jaxpr, "jaxpr", jaxpr)
     for eqn in opened.eqns:
         values = [_scalar(v, known) for v in eqn.invars]
         name = eqn.primitive.name
-        if name in _SAME or (name in _SHIFTS and isinstance(values[0], _Input)):
+        of_input = name in _SHIFTS | _PARTS and isinstance(values[0], _Input)
+        if name in _SAME or of_input:
             known[eqn.outvars[0]] = values[0]
         yield eqn, values
         if name == "while":  # what it begins with it need not go on with

@@ -21,10 +21,12 @@ def other_data(
     outputs: Sequence[tuple[int, ...]],
     rng: np.random.Generator,
     counts: Collection[int] = (),
+    numbers: Collection[int] = (),
 ) -> Iterator[Changed]:
     """Other integers, and masks of every kind, floating ones too.
 
-    The inputs among `counts` are lengths: none of 0 where there was none.
+    The inputs among `counts` are lengths: none of 0 where there was none. Those among
+    `numbers` are reckoned with: where they are zeros and ones, they are flags.
     """
     shapes = [*(np.shape(x) for x in inputs if is_differentiable(x)), *outputs]
     lengths = {n for shape in shapes for n in shape}
@@ -56,16 +58,18 @@ def other_data(
         "flags all off": np.zeros_like,
         "flags all on": np.ones_like,
         "flags of one row off": _one_row_off,
+        "some flags off": lambda x: np.where(
+            rng.random(x.shape) < 0.5, x, np.zeros_like(x)
+        ),
     }
     arrays = [np.asarray(x) for x in inputs]
     rows = [x.size for x in arrays if x.ndim == 1]
+    masks = [_is_mask(x, k in numbers) for k, x in enumerate(arrays)]
     whole = [
-        is_data(x) and x.dtype != bool and not is_pointers(x, rows) for x in arrays
+        is_data(x) and not (x.dtype == bool or m or is_pointers(x, rows))
+        for x, m in zip(arrays, masks, strict=True)
     ]
-    flags = [
-        is_mask(x) and (x.dtype == bool or is_differentiable(x)) and not is_one_hot(x)
-        for x in arrays
-    ]
+    flags = [m and not is_one_hot(x) for x, m in zip(arrays, masks, strict=True)]
     labels = [is_mask(x) and is_differentiable(x) and is_one_hot(x) for x in arrays]
     some = [k in counts and (x > 0).all() for k, x in enumerate(arrays)]
     for name, values in _changed(inputs, arrays, whole, changes, keeping_data):
@@ -100,6 +104,13 @@ def _changed(inputs, arrays, chosen, changes, keep) -> Iterator[Changed]:
             yield name, [jnp.asarray(v) if yes else x for x, v, yes in moved]
 
 
+def _is_mask(x: np.ndarray, is_number: bool) -> bool:
+    """Flags, as booleans, as floats or as integers that f reckons with."""
+    if is_data(x) and x.dtype != bool:
+        return is_number and x.ndim > 0 and bool(np.isin(x, (0, 1)).all())
+    return is_mask(x)
+
+
 def is_pointers(x: np.ndarray, lengths: Sequence[int]) -> bool:
     """Where rows begin, from 0 to an array's length: of a sparse matrix."""
     if x.ndim != 1 or x.size < 3 or x[0] != 0 or x.dtype == bool:
@@ -113,9 +124,12 @@ def is_data(leaf: Any) -> bool:
 
 
 def _marked(mark, x):
+    """The last of all is, and where there are rows, of each: lists are padded so."""
     info, marked = np.iinfo(x.dtype), x.copy()
     if info.min <= mark <= info.max:
-        marked.flat[-1:] = mark
+        in_rows = x.ndim > 1 and x.shape[-1] > 1
+        rows = marked.reshape(-1, x.shape[-1] if in_rows else max(x.size, 1))
+        rows[:, -1:] = mark
     return marked
 
 

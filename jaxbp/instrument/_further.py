@@ -9,10 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import checkify
 
 from jaxbp._steps import holds
 from jaxbp.instrument._boundaries import lengths
-from jaxbp.instrument._comparison import Finding, elsewhere
+from jaxbp.instrument._comparison import FAILED, Finding, elsewhere
 from jaxbp.instrument._contract import sparsely, transformations
 from jaxbp.instrument._data import repeated
 from jaxbp.instrument._program import (
@@ -23,11 +24,10 @@ from jaxbp.instrument._program import (
     traced,
 )
 from jaxbp.instrument._search import (
+    Limits,
     Question,
     all_finite,
-    at_limit_of,
     held,
-    off_limit,
     overwrites,
 )
 from jaxbp.instrument._testimony import Testimony
@@ -60,8 +60,8 @@ def look_further(
         other_lengths(asked.args, asked.kwargs, counts),
     )
     repeats = not holds(answers.program.auto.jaxpr, overwrites)
-    at_limit = at_limit_of(answers)
-    loops = holds(answers.program.auto.jaxpr, ends_at_a_float) or any(at_limit)
+    limits = Limits(answers)
+    loops = holds(answers.program.auto.jaxpr, ends_at_a_float) or limits
     caller = jax.tree.leaves((asked.args, asked.kwargs))
     for variant in variants:
         pairs = zip(caller, jax.tree.leaves(variant[1:3]), strict=True)
@@ -70,8 +70,26 @@ def look_further(
         if loops and any(map(_is_larger, caller, jax.tree.leaves(variant[1:3]))):
             continue  # a matrix that is repeated need not be a contraction any more
         with jax.enable_x64(True):
-            findings = _of_variant(variant, asked, at_limit)
+            findings = _of_variant(variant, asked, answers.program, limits)
         yield elsewhere(findings, variant.name, variant[1:3])
+
+
+def _goes_beyond(other: Program, here: Program) -> bool:
+    """Whether f's indices leave its arrays, as they do not at the caller's lengths.
+
+    JAX then takes the nearest element, or drops what is written: f does not mean it.
+    """
+
+    def leaves_them(program: Program) -> bool:
+        values = program.auto.primal
+        checked = checkify.checkify(values, errors=checkify.index_checks)
+        error, _ = checked(program.inputs)
+        return error.get() is not None
+
+    try:
+        return leaves_them(other) and not leaves_them(here)
+    except Exception:  # what checkify does not know
+        return False
 
 
 def _is_larger(old: Any, new: Any) -> bool:
@@ -79,7 +97,7 @@ def _is_larger(old: Any, new: Any) -> bool:
 
 
 def _of_variant(
-    variant: Variant, asked: Question, at_limit: list[bool]
+    variant: Variant, asked: Question, here: Program, limits: Limits
 ) -> list[Finding]:
     """Findings; none where the function does not take such arguments."""
     try:
@@ -99,8 +117,10 @@ def _of_variant(
     if not all_finite(outputs):
         return []
     findings = held(there, asked)
-    bars = there.probes[0]
-    return [] if off_limit(at_limit, other, there.inputs, bars, findings) else findings
+    if limits.are_left(other, there.inputs, there.probes[0], findings):
+        return []
+    failed = any(f.verdict in FAILED for f in findings)
+    return [] if failed and _goes_beyond(other, here) else findings
 
 
 def _refusals(program: Program, asked: Question) -> list[Finding]:

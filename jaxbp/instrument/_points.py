@@ -55,13 +55,15 @@ def points(
     outputs: Sequence[tuple[int, ...]] = (),
     *,
     counts: Collection[int] = (),
+    numbers: Collection[int] = (),
     repeats: bool = True,
 ) -> Iterator[Point]:
     """Neighbours near and far, special values, ties, order, extremes, other data.
 
     `constants` are the program's own boundaries, `sentinels` the whole numbers that it
     looks for, `outputs` the shapes that it gives: an index may be as large as an axis
-    is long. The inputs among `counts` are lengths. Without `repeats`, integers that are
+    is long. The inputs among `counts` are lengths, those among `numbers` reckoned
+    with. Without `repeats`, integers that are
     all different stay so. Where the function's values are not all `finite`, a positive
     array is asked with its new values made positive as well, or any with new values
     from its own range.
@@ -78,7 +80,7 @@ def points(
             yield point
     yield from _between(inputs, rng)
     yield from _other_phases(inputs, rng)
-    for name, changed in other_data(inputs, sentinels, outputs, rng, counts):
+    for name, changed in other_data(inputs, sentinels, outputs, rng, counts, numbers):
         pairs = zip(inputs, changed, strict=True)
         if repeats or not any(repeated(*pair) for pair in pairs):
             yield Point(name, changed)

@@ -11,14 +11,14 @@ import numpy as np
 from jaxbp._errors import first_line
 from jaxbp._jaxpr import is_differentiable
 from jaxbp._steps import holds
-from jaxbp.instrument._boundaries import boundaries, lengths, sentinels
+from jaxbp.instrument._boundaries import boundaries, lengths, numbers, sentinels
 from jaxbp.instrument._comparison import FAILED, VERDICTS, Finding, elsewhere
 from jaxbp.instrument._coverage import Coverage
 from jaxbp.instrument._data import is_data
 from jaxbp.instrument._points import Point, points
 from jaxbp.instrument._roundings import OPAQUE
 from jaxbp.instrument._testimony import Testimony
-from jaxbp.instrument._tolerance import ends_at_a_float, iterates
+from jaxbp.instrument._tolerance import approaches, ends_at_a_float, iterates
 
 # A Padé approximant, a series, a table: in float64 too it is often made for float32.
 _COARSE = 2.0**-23
@@ -85,17 +85,19 @@ def look_around(
     repeats = not holds(program.auto.jaxpr, overwrites)
     shapes = [aval.shape for aval in program.avals]
     ask = (answers.inputs, constants, marks, asked.seed, finite, shapes)
-    found = points(*ask, counts=lengths(program.auto.jaxpr), repeats=repeats)
+    auto = program.auto.jaxpr
+    meant = {"counts": lengths(auto), "numbers": numbers(auto)}
+    found = points(*ask, **meant, repeats=repeats)
     floats = filter(is_differentiable, jax.tree.leaves((asked.args, asked.kwargs)))
     most = min(float(jnp.finfo(jnp.result_type(x)).max) for x in floats)
     if answers.refused:  # every element of every point is differentiated numerically
         found = itertools.islice(found, _AT_FEW)
-    at_limit = at_limit_of(answers)
+    limits = Limits(answers)
     calls_out = any(holds(j, _calls_out) for j in (program.auto.jaxpr, written))
     for point in itertools.islice(found, few if at_few else None):
         try:
             findings = _at(point, asked, answers, most)
-            if off_limit(at_limit, program, point.inputs, bars, findings):
+            if limits.are_left(program, point.inputs, bars, findings):
                 continue
             coverage.see(point.inputs)
         except Exception:
@@ -134,22 +136,34 @@ def _calls_out(eqn: Any) -> bool:
     return eqn.primitive.name in OPAQUE
 
 
-def at_limit_of(answers: Testimony) -> list[bool]:
-    """Of each loop of autodiff's pullback, whether it is at its limit here.
+class Limits:
+    """The loops that are at their limit at the caller's point.
 
-    Where one is not that is here, a rule for the limit is not asked.
+    Where one of those is not, a rule for the limit is not asked. They are autodiff's
+    pullback's, and the values' own where there is none.
     """
-    if answers.refused or not holds(answers.program.auto.jaxpr, iterates):
-        return []
-    return answers.program.auto.settled(answers.inputs, answers.probes[-1])
 
+    def __init__(self, answers: Testimony):
+        self._of_values = bool(answers.refused)
+        meant = approaches if self._of_values else iterates
+        some = holds(answers.program.auto.jaxpr, meant)
+        asked = answers.program, answers.inputs, answers.probes[-1]
+        self._here = self._settled(*asked) if some else []
 
-def off_limit(at_limit, program, inputs, bars, findings) -> bool:
-    """Whether what failed may: a loop is at its limit at the caller's point alone."""
-    if not any(at_limit) or not any(f.verdict in FAILED for f in findings):
-        return False
-    here = program.auto.settled(inputs, bars)
-    return not all(h for h, was in zip(here, at_limit, strict=False) if was)
+    def __bool__(self) -> bool:
+        return any(self._here)
+
+    def _settled(self, program, inputs, bars) -> list[bool]:
+        if self._of_values:
+            return program.auto.values_settled(inputs)
+        return program.auto.settled(inputs, bars)
+
+    def are_left(self, program, inputs, bars, findings: Sequence[Finding]) -> bool:
+        """Whether what failed may: one is at its limit at the caller's point alone."""
+        if not self or not any(f.verdict in FAILED for f in findings):
+            return False
+        there = self._settled(program, inputs, bars)
+        return not all(yes for yes, was in zip(there, self._here, strict=False) if was)
 
 
 def held(there: Testimony, asked: Question) -> list[Finding]:

@@ -196,3 +196,55 @@ def test_a_permutation_stays_one_at_every_length(backward):
     # Of four rows one is asked for twice: these are indices as any others.
     found = compare(permuted, x, np.array([3, 0, 4, 1, 1]), effort="full")
     assert found.verdict == "wrong"
+
+
+def curvature(last):
+    """The second difference, mirrored at the ends: it means two numbers or more."""
+
+    def primal(x):
+        padded = jnp.concatenate([x[1][None], x, x[-2][None]])
+        return padded[2:] - 2 * x + padded[:-2]
+
+    def bwd(_, g):
+        padded = jnp.pad(g, 1)
+        inside = padded[2:] - 2 * g + padded[:-2]
+        return (inside.at[1].add(g[0]).at[last].add(g[-1]),)
+
+    return rule(primal, bwd)
+
+
+def test_where_an_index_leaves_the_array_no_rule_is_held():
+    x = jnp.array([0.2, 1.0, -0.4, 0.7, 0.1])
+    assert compare(curvature(last=-2), x, effort="full").ok
+    # Where it does not, it is: the last but one is the fourth of five alone.
+    assert not compare(curvature(last=3), x, effort="full").ok
+
+
+def test_a_solver_that_finds_nothing_at_other_lengths_is_not_asked_there():
+    # Of one number a is 1, and what is added to is never at its limit.
+    def solved(a, b):
+        def moved(state):
+            x, _, k = state
+            return a @ x + b, x, k + 1
+
+        def apart(state):
+            x, before, k = state
+            return (jnp.abs(x - before).max() > 1e-15) & (k < 300)
+
+        return jax.lax.while_loop(apart, moved, (b, 0 * b, 0))[0]
+
+    def bwd(sign):
+        def bwd(res, g):
+            a, x = res
+            x_bar = jnp.linalg.solve(jnp.eye(len(x)) - a.T, g)
+            return sign * jnp.outer(x_bar, x), x_bar
+
+        return bwd
+
+    def of(sign):
+        fwd = lambda a, b: (solved(a, b), (a, solved(a, b)))
+        return rule(solved, bwd(sign), fwd)
+
+    a, b = jnp.array([[1.0, -0.6], [0.3, 0.2]]), jnp.array([1.0, 2.0])
+    assert compare(of(1), a, b, effort="full").ok
+    assert compare(of(-1), a, b).verdict == "wrong"
