@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxbp._errors import as_floats
 from jaxbp.ops._case import Case, normal, points
+from jaxbp.ops._logistic import sides
 
 
 def sigmoid(x: ArrayLike) -> Float[Array, "*n"]:
@@ -44,7 +45,8 @@ def sigmoid_fwd(x):
 
 def sigmoid_bwd(x, y_bar):
     chex.assert_trees_all_equal_shapes_and_dtypes(x, y_bar)
-    return (y_bar * (jax.lax.logistic(x) * jax.lax.logistic(-x)),)
+    y, rest = sides(x)
+    return (y_bar * (y * rest),)
 
 
 _sigmoid.defvjp(sigmoid_fwd, sigmoid_bwd)
@@ -113,7 +115,8 @@ def tanh_fwd(x):
 
 def tanh_bwd(x, y_bar):
     chex.assert_trees_all_equal_shapes_and_dtypes(x, y_bar)
-    return (y_bar * (4 * jax.lax.logistic(2 * x) * jax.lax.logistic(-2 * x)),)
+    y, rest = sides(2 * x)
+    return (y_bar * (4 * y * rest),)
 
 
 _tanh.defvjp(tanh_fwd, tanh_bwd)

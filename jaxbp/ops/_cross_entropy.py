@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from jaxbp.ops._case import points
 from jaxbp.ops._labels import Labels, checked, loss_case, summed, summed_rows
+from jaxbp.ops._logistic import sides
 
 
 def binary_cross_entropy(
@@ -100,7 +101,8 @@ def binary_cross_entropy_with_logits_bwd(res, loss_bar):
     logits, labels = res
     chex.assert_shape(loss_bar, logits.shape[:-1])
     x, t = logits, labels
-    x_bar = (1 - t) * jax.lax.logistic(x) - t * jax.lax.logistic(-x)
+    y, rest = sides(x)
+    x_bar = (1 - t) * y - t * rest
     return x_bar * loss_bar[..., None], -x * loss_bar[..., None]
 
 

@@ -108,7 +108,7 @@ def _compiled_apart(f: Callable[..., Any], *args: Any) -> Callable[..., Any]:
 
     def inlined(*leaves):
         see = lambda eqn, ins, outs: outs
-        return interpret(program, leaves, see, descend_rules=False)
+        return interpret(program, leaves, see)
 
     flat = jax.make_jaxpr(inlined)(*leaves)
     place = {v: k for k, v in enumerate(flat.jaxpr.invars)}

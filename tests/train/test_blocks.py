@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import re
 
 import chex
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxbp import nets, train
+from jaxbp import nets, ops, train
 from jaxbp.train import _blocks, _loop
 
 X = np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]])
@@ -183,3 +184,14 @@ def test_many_restarts_are_one_run_of_the_sum_of_their_losses():
         chex.assert_trees_all_close(end, one.params, rtol=1e-9)
         own = many.history[-1]["losses"][k]
         assert own == pytest.approx(one.history[-1]["loss"], rel=1e-12, abs=0)
+
+
+def test_a_step_is_one_call_into_which_xla_fuses_nothing():
+    def step(x):
+        return x - 0.1 * jax.grad(lambda x: ops.sigmoid(x).sum())(x)
+
+    x = jnp.linspace(-1.0, 1.0, 4)
+    apart = _blocks._compiled_apart(step, x)
+    twice = jax.jit(lambda x: apart(apart(x))).lower(x).compile().as_text()
+    # A rule within it, as the sigmoid's slope has one, would be a call of its own.
+    assert len(re.findall(r"= \S+ call\(", twice)) == 2
