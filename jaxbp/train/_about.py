@@ -1,18 +1,22 @@
 """What tells one run from another: of arrays shapes, dtypes and checksums, by name."""
 
+import math
 import zlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jaxbp._errors import describe, function_name
 
 About = dict[str, dict[str, str]]
 
 
-def about(params: Any, opt_state: Any, state: Any, data: Any, **how: Any) -> About:
+def about(
+    params: Any, opt_state: Any, state: Any, data: Any, optimizer: str, **how: Any
+) -> About:
     """What a run must have in common with the one that it goes on with."""
     kind = "a function" if callable(data) else "arrays"
     return {
@@ -21,7 +25,29 @@ def about(params: Any, opt_state: Any, state: Any, data: Any, **how: Any) -> Abo
         "the optimizer's state": described(opt_state),
         "state": described(state),
         "data": {} if callable(data) else marked(data),
+        "optimizer": {"": optimizer},
     }
+
+
+def moves(optimizer: optax.GradientTransformation, params: Any) -> str:
+    """An optimiser by how far it goes: its constants are nowhere in its state.
+
+    From parameters of ones, by gradients of 1, 2 and 3: a rate that begins at 0 has
+    left it by then. Rounded to what devices agree on.
+    """
+
+    @jax.jit
+    def squares():
+        ones = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), params)
+        opt_state, found = optimizer.init(ones), []
+        for k in range(3):
+            grads = jax.tree.map(lambda x, k=k: x * (k + 1), ones)
+            updates, opt_state = optimizer.update(grads, opt_state, ones)
+            found.append(sum(jnp.sum(x * x) for x in jax.tree.leaves(updates)))
+        return found
+
+    lengths = ", ".join(f"{math.sqrt(size):.4g}" for size in squares())
+    return f"one whose first updates are {lengths} long"
 
 
 def first_difference(one: About, other: About) -> tuple[str, str, str] | None:
@@ -47,6 +73,8 @@ def marked(tree: Any) -> dict[str, str]:
 
 
 def _described(x: Any) -> str:
+    if isinstance(x, str):
+        return x
     # repr of a function has its address, another one in each process
     return function_name(x) if callable(x) else describe(x)
 

@@ -12,6 +12,7 @@ from jaxbp._arguments import check_function, whole
 from jaxbp._errors import argument_error, describe
 from jaxbp.train import _checkpoint
 from jaxbp.train._about import about as about_run
+from jaxbp.train._about import moves
 from jaxbp.train._data import batches
 from jaxbp.train._mesh import layout_over
 from jaxbp.train._processes import agreed, check_equal, everyones, watching
@@ -113,8 +114,8 @@ def fit(
             not fit; a mesh that does not divide the batch, has no axis "batch" or one
             that nothing is split along; a folder that can't be written, holds
             checkpoints though `resume` is false, or holds those of other parameters,
-            states, data, batch size, seed or gradient; data or options that differ
-            between processes.
+            states, data, optimiser, batch size, seed or gradient; data or options that
+            differ between processes.
         RuntimeError: another process is lost.
         TypeError: `loss` is not callable, `optimizer` no optax transformation.
         ModuleNotFoundError: `checkpoint` without orbax, `pip install 'jaxbp[train]'`.
@@ -150,8 +151,12 @@ def fit(
     held["log_every"] = ends.log_every
     trainer = Trainer(*given, has_state=has_state, **held)
     first = trainer.first
+    told = asked or jax.process_count() > 1
+    updates = moves(optimizer, first.masters) if told else ""
+    check_equal((), (), (), optimizer=updates)
     about = asked and about_run(
         *(params, first.opt_state, first.state, data),
+        updates,
         batch_size=batch_size,
         seed=seed,
         gradient=trainer.route,

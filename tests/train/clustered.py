@@ -133,6 +133,7 @@ def refused(folder):
         "length": {"data": (x[:20], y[:20]) if second else (x, y)},
         "content": {"data": (x + 1e-9 * second, y)},
         "steps": {"steps": 5 + second},
+        "optimizer": {"rate": 0.5 + 0.25 * second},
         "no mesh": {"mesh": None},
         "own mesh": {"mesh": own},
         "rows": {"batch_size": 15},

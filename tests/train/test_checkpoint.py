@@ -152,6 +152,8 @@ def other_data():
             r"params\[0\]\['b'\].*\(8,\).*\(9,\)",
         ),
         ({"optimizer": optax.sgd(0.1, momentum=0.9)}, "the optimizer's state"),
+        ({"optimizer": optax.adam(2e-2)}, "optimizer to be one whose .* are 0.0"),
+        ({"optimizer": optax.adam(1e-2, b2=0.9)}, "optimizer to be one whose"),
         ({"data": other_data()}, r"data\[0\].*checksum"),
         ({"data": (X[:32], DATA[1][:32])}, r"data\[0\].*\(40, 3\).*\(32, 3\)"),
         ({"data": lambda step, key: DATA, "batch_size": None}, "a function"),

@@ -138,6 +138,7 @@ def test_what_differs_between_processes_is_refused_in_both(tmp_path):
         "length": "data[0] to be the same in every process, float64 (40, 784) of ",
         "content": "in process 1: give every process the same, and all of it.",
         "steps": "steps to be the same in every process, int 5 as in process 0; got ",
+        "optimizer": "optimizer to be the same in every process, one whose first ",
         "no mesh": "over devices of every process; got None in one of 2 processes: ",
         "own mesh": "over devices of every process; got one over those of 1: jax.",
         "rows": "batch[0] to be of rows that mesh's 2 along 'batch' divide; got ",
