@@ -13,6 +13,7 @@ from jaxbp._jaxpr import site_of
 from jaxbp._loops import unrolled_size
 from jaxbp._steps import holds, is_floating
 from jaxbp.instrument._by_numpy import run_once
+from jaxbp.instrument._witnesses import stops
 
 if TYPE_CHECKING:
     from jaxbp.instrument._testimony import Testimony
@@ -153,7 +154,6 @@ def gathered(answers: "Testimony", c: int, k: int) -> Evidence:
 
 
 def _unstopped(witness, inputs, cotangents, k) -> np.ndarray | None:
-    stops = lambda eqn: eqn.primitive.name == "stop_gradient"
     if not holds(witness.jaxpr, stops) or unrolled_size(witness.jaxpr) > _INTERPRETED:
         return None
 

@@ -12,12 +12,13 @@ import numpy as np
 from jaxbp._arguments import check_closed
 from jaxbp._errors import argument_error, first_line, not_differentiable
 from jaxbp._jaxpr import is_differentiable, trace, without_rules
+from jaxbp._steps import holds
 from jaxbp.instrument import _by_numpy
 from jaxbp.instrument._compiled import jitted
 from jaxbp.instrument._numeric import ladder
 from jaxbp.instrument._parts import from_parts
 from jaxbp.instrument._structure import reads_one_triangle, summing_to_one
-from jaxbp.instrument._witnesses import Pullback, Witness
+from jaxbp.instrument._witnesses import Pullback, Witness, stops
 
 # Elements among the inputs, from which memory and run time are what count.
 LARGE = 2**20
@@ -102,6 +103,26 @@ class Program:
     def leaves(self, inputs: Sequence[Any]) -> list[Any]:
         return [inputs[k] for k in self.manual.wrt]
 
+    def _values(self, inputs, moved):
+        """The outputs at moved inputs, for a derivative of them."""
+        if self._stops:
+            return self.auto.primal_beside(inputs, moved)
+        return self.auto.primal(moved)
+
+    @functools.cached_property
+    def _stops(self) -> bool:
+        """Whether what gradients stop at is for the numeric witness to honour.
+
+        Where there is autodiff, it is autodiff that knows.
+        """
+        if not holds(self.auto.jaxpr, stops):
+            return False
+        try:
+            shapes(self, self.auto)
+        except Exception:  # whatever JAX raises of what has no derivative
+            return True
+        return False
+
     @functools.cached_property
     def ladder(self) -> Callable[..., Any]:
         """The numeric witness's program: the contraction with (inputs, cotangents).
@@ -113,7 +134,7 @@ class Program:
             inputs, cotangents = context
             pairs = zip(leaves, self.leaves(inputs), strict=True)
             moved = [from_parts(leaf, like) for leaf, like in pairs]
-            outs = self.auto.primal(self.auto.moved(inputs, moved))
+            outs = self._values(inputs, self.auto.moved(inputs, moved))
             return self._contracted(cotangents, outs)
 
         return ladder(phi)
@@ -125,9 +146,8 @@ class Program:
         def phi(context, t):
             inputs, cotangents, directions = context
             pairs = zip(self.leaves(inputs), directions, strict=True)
-            inputs = self.auto.moved(inputs, [x + t * d for x, d in pairs])
-            outs = self.auto.primal(inputs)
-            return self._contracted(cotangents, outs)
+            moved = self.auto.moved(inputs, [x + t * d for x, d in pairs])
+            return self._contracted(cotangents, self._values(inputs, moved))
 
         return ladder(phi)
 

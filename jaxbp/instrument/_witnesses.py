@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Literal
 
-from jaxbp._jaxpr import evaluate
+from jaxbp._interpret import run_equation
+from jaxbp._jaxpr import bodies, evaluate, is_call
 from jaxbp.instrument import _by_numpy
 from jaxbp.instrument._compiled import jitted
 from jaxbp.instrument._noise import at_places, rounding_noise
@@ -24,6 +26,10 @@ class Pullback(NamedTuple):
     @classmethod
     def of(cls, outputs: Sequence[Any], cotangents: Sequence[Any]) -> "Pullback":
         return cls(list(map(np.asarray, outputs)), list(map(np.asarray, cotangents)))
+
+
+def stops(eqn: Any) -> bool:
+    return eqn.primitive.name == "stop_gradient"
 
 
 class Witness:
@@ -43,6 +49,15 @@ class Witness:
         """The floating outputs."""
         outs = evaluate(self.jaxpr, inputs)
         return [outs[k] for k in self.outputs]
+
+    def primal_beside(self, inputs: Sequence[Any], moved: Sequence[Any]):
+        """The floating outputs at `moved`, by gradients that stop where they stop.
+
+        What a stop_gradient gives, unless it is in a loop, is what it gives at
+        `inputs`.
+        """
+        outs = _stopped(self.jaxpr, list(zip(inputs, moved, strict=True)))
+        return [outs[k][1] for k in self.outputs]
 
     def pullback(self, inputs: Sequence[Any], cotangents: Sequence[Any]):
         """The floating outputs and the cotangents of the leaves `wrt`, traceable."""
@@ -136,3 +151,27 @@ class Witness:
     @functools.cached_property
     def _longer(self) -> Rounds:
         return Rounds(self.jaxpr, longer(self.jaxpr, approaches))
+
+
+def _stopped(jaxpr: Any, inputs: Sequence[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    """The outputs at two points; behind a stop_gradient, at the second as at the first.
+
+    Calls are looked into, loops are not.
+    """
+    env = dict(zip(jaxpr.invars, inputs, strict=True))
+    consts = zip(jaxpr.constvars, getattr(jaxpr, "consts", ()), strict=True)
+    env.update((v, (value, value)) for v, value in consts)
+
+    def read(atom):
+        return (atom.val,) * 2 if isinstance(atom, Literal) else env[atom]
+
+    for eqn in jaxpr.eqns:
+        ins = list(map(read, eqn.invars))
+        if is_call(eqn):
+            (body,) = bodies(eqn)
+            outs = _stopped(body, ins)
+        else:
+            here, there = (run_equation(eqn, xs) for xs in zip(*ins, strict=True))
+            outs = list(zip(here, here if stops(eqn) else there, strict=True))
+        env.update(zip(eqn.outvars, outs, strict=True))
+    return list(map(read, jaxpr.outvars))

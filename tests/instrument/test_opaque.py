@@ -54,6 +54,22 @@ def _outer_swapped(w, z, slope, z_bar):
     return w_bar.T, x_bar
 
 
+@pytest.mark.parametrize(
+    ("scale", "pull", "verdict"),
+    [
+        (lambda x: jax.lax.stop_gradient(jnp.abs(x).max()), _solved, "right"),
+        (jax.jit(lambda x: jax.lax.stop_gradient(x.max())), _solved, "right"),
+        (lambda x: jnp.abs(x).max(), _solved, "right"),
+        (lambda x: jax.lax.stop_gradient(jnp.abs(x).max()), _transposed, "wrong"),
+    ],
+    ids=["stopped", "stopped in jit", "not stopped", "stopped and wrong"],
+)
+def test_where_gradients_stop_the_numeric_derivative_does(scale, pull, verdict):
+    settled = _fixed_point(pull)
+    comparison = compare(lambda w, x: settled(w, x / scale(x)), W, X)
+    assert comparison.verdict == verdict, comparison
+
+
 @pytest.mark.parametrize("effort", ["quick", "full"])
 def test_a_fixed_point_is_right_to_its_loops_tolerance(effort):
     c = compare(_fixed_point(_solved), W, X, effort=effort)
