@@ -249,8 +249,10 @@ def differentiated(jaxpr: Jaxpr) -> list[str]:
             continue
         if source := _differentiated_rule(eqn):
             found[source] = None
-        for body in _jaxprs_of(eqn):
-            found |= dict.fromkeys(differentiated(body))
+        # What a scatter adds with JAX traces once, wherever it is needed first.
+        if not eqn.primitive.name.startswith("scatter"):
+            for body in _jaxprs_of(eqn):
+                found |= dict.fromkeys(differentiated(body))
     return list(found)
 
 
@@ -319,6 +321,14 @@ def scopes_of(eqn: Eqn) -> tuple[str, ...]:
     """The `jax.named_scope`s that an equation was traced in, outermost first."""
     stack = eqn.source_info.name_stack.stack
     return tuple(s.name for s in stack if isinstance(s, source_info_util.Scope))
+
+
+def is_batched(eqn: Eqn) -> bool:
+    """Whether vmap made it, of another equation or of what is inside it."""
+    stack = eqn.source_info.name_stack.stack
+    return any(
+        isinstance(s, source_info_util.Transform) and s.name == "vmap" for s in stack
+    )
 
 
 _RULE_CALLS = {f"custom_{k}.__call__" for k in ("vjp", "jvp", "vjp3", "jvp3")}

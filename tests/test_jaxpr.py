@@ -193,6 +193,17 @@ def test_cached_helper_of_a_rule_is_not_mistaken_for_it():
     assert _jaxpr.differentiated(closed(helper, X)) == []
 
 
+def test_what_a_scatter_adds_with_is_no_rule():
+    # JAX traces it once: its lines are those of the first call, here in a rule's bwd.
+    places = jnp.array([0, 1, 0])
+    added = lambda x: jnp.zeros(2).at[places].add(x)
+    rule = jax.custom_vjp(lambda x: x[places].sum())
+    rule.defvjp(lambda x: (rule(x), None), lambda _, g: (added(g * X),))
+    jax.clear_caches()
+    closed(lambda x: jax.vjp(rule, x)[1](1.0), X[:2])
+    assert _jaxpr.out_of_reach(closed(added, X)) == []
+
+
 def test_rule_inside_a_kept_rule_of_jax_is_told():
     def f(a):
         newton = lambda g, x: lax.fori_loop(

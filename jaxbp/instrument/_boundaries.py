@@ -7,7 +7,7 @@ import numpy as np
 from jax.extend.core import Literal
 from jax.lax import GatherScatterMode
 
-from jaxbp._jaxpr import bodies
+from jaxbp._jaxpr import bodies, is_batched
 from jaxbp._steps import holds
 
 _CHOOSES = frozenset(("lt", "le", "gt", "ge", "eq", "ne", "max", "min", "clamp"))
@@ -37,18 +37,20 @@ class Sentinel(NamedTuple):
     place: int | None = None
 
 
-def sentinels(*jaxprs: Any) -> list[Sentinel]:
+def sentinels(primal: Any, *others: Any) -> list[Sentinel]:
     """Whole numbers that programs look for: the label of what is to be ignored.
 
-    Where one tells negative ones apart, -1; where one says what an index out of range
-    means, an index that is. And of an input the number that it is held against in
+    Where one tells negative ones apart, -1; where the primal says what an index out of
+    range means, an index that is. And of an input the number that it is held against in
     order: the label that is one too many, or the last of all.
     """
+    jaxprs = primal, *others
     found = set().union(*(_constants(jaxpr, _MARKS) for jaxpr in jaxprs))
     marks = {Sentinel(int(c)) for c in found if c == int(c)}
-    for mark, test in ((-1, _is_not_negative), (_BEYOND, _goes_beyond)):
-        if any(holds(jaxpr, test) for jaxpr in jaxprs):
-            marks.add(Sentinel(mark))
+    if any(holds(jaxpr, _is_not_negative) for jaxpr in jaxprs):
+        marks.add(Sentinel(-1))
+    if _goes_beyond(primal):
+        marks.add(Sentinel(_BEYOND))
     marks |= set().union(*map(_ends, jaxprs))
     return sorted(marks, key=lambda s: (s.mark, -1 if s.place is None else s.place))
 
@@ -71,12 +73,18 @@ def _is_not_negative(eqn: Any) -> bool:
     return _scalar(eqn.invars[1], {}) == 0
 
 
-def _goes_beyond(eqn: Any) -> bool:
-    if eqn.primitive.name != "gather":
-        return False
-    value, mode = eqn.params["fill_value"], eqn.params["mode"]
-    fills_in = value is not None and value == value  # not with NaN, JAX's own choice
-    return fills_in or mode == GatherScatterMode.CLIP
+def _goes_beyond(jaxpr: Any, batched: bool = False) -> bool:
+    """Whether a gather is told what to do there, by its author and not by vmap."""
+    for eqn in jaxpr.eqns:
+        by_vmap = batched or is_batched(eqn)
+        if eqn.primitive.name == "gather":
+            value, mode = eqn.params["fill_value"], eqn.params["mode"]
+            fills_in = value is not None and value == value  # NaN is JAX's own choice
+            if fills_in or (mode == GatherScatterMode.CLIP and not by_vmap):
+                return True
+        if any(_goes_beyond(body, by_vmap) for body in bodies(eqn)):
+            return True
+    return False
 
 
 def lengths(jaxpr: Any) -> set[int]:

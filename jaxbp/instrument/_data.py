@@ -72,16 +72,22 @@ def other_data(
     flags = [m and not is_one_hot(x) for x, m in zip(arrays, masks, strict=True)]
     labels = [is_mask(x) and is_differentiable(x) and is_one_hot(x) for x in arrays]
     some = [k in counts and (x > 0).all() for k, x in enumerate(arrays)]
-    for name, values in _changed(inputs, arrays, whole, changes, keeping_data):
-        pairs = zip(values, some, strict=True)
-        yield name, [jnp.maximum(x, 1) if yes else x for x, yes in pairs]
+
+    def with_some_left(changed: Iterator[Changed]) -> Iterator[Changed]:
+        for name, values in changed:
+            pairs = zip(values, some, strict=True)
+            yield name, [jnp.maximum(x, 1) if yes else x for x, yes in pairs]
+
+    others = _changed(inputs, arrays, whole, changes, keeping_data)
+    yield from with_some_left(others)
     for mark, place in sentinels:
         chosen = [yes and place in (None, k) for k, yes in enumerate(whole)]
         marked = {f"{mark} among the data": functools.partial(_marked, mark)}
-        yield from _changed(inputs, arrays, chosen, marked, keeping_order)
+        others = _changed(inputs, arrays, chosen, marked, keeping_order)
+        yield from with_some_left(others)
     yield from _changed(inputs, arrays, flags, of_masks, lambda old, new: new)
-    others: dict[str, New] = {"other labels": lambda x: np.roll(x, 1, axis=-1)}
-    yield from _changed(inputs, arrays, labels, others, lambda old, new: new)
+    of_labels: dict[str, New] = {"other labels": lambda x: np.roll(x, 1, axis=-1)}
+    yield from _changed(inputs, arrays, labels, of_labels, lambda old, new: new)
 
 
 def repeated(old, new) -> bool:

@@ -1,5 +1,6 @@
 """The question asked elsewhere than at the caller's point, and of the rule again."""
 
+import functools
 import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from jaxbp.instrument._data import is_data
 from jaxbp.instrument._points import Point, points
 from jaxbp.instrument._roundings import OPAQUE
 from jaxbp.instrument._testimony import Testimony
-from jaxbp.instrument._tolerance import approaches, ends_at_a_float, iterates
+from jaxbp.instrument._tolerance import at_tolerance, ends_at_a_float, iterates
 
 # A Padé approximant, a series, a table: in float64 too it is often made for float32.
 _COARSE = 2.0**-23
@@ -139,28 +140,31 @@ def _calls_out(eqn: Any) -> bool:
 class Limits:
     """The loops that are at their limit at the caller's point.
 
-    Where one of those is not, a rule for the limit is not asked. They are autodiff's
-    pullback's, and the values' own where there is none.
+    Where one of those is not, a rule for the limit is not asked. They are those of
+    autodiff's pullback, which repeat one step; where it has none, the values' own,
+    which end at a tolerance.
     """
 
     def __init__(self, answers: Testimony):
+        self._asked = answers.program, answers.inputs, answers.probes[-1]
         self._of_values = bool(answers.refused)
-        meant = approaches if self._of_values else iterates
-        some = holds(answers.program.auto.jaxpr, meant)
-        asked = answers.program, answers.inputs, answers.probes[-1]
-        self._here = self._settled(*asked) if some else []
+
+    @functools.cached_property
+    def _here(self) -> list[bool]:
+        return self._settled(*self._asked)
 
     def __bool__(self) -> bool:
         return any(self._here)
 
     def _settled(self, program, inputs, bars) -> list[bool]:
+        auto = program.auto
         if self._of_values:
-            return program.auto.values_settled(inputs)
-        return program.auto.settled(inputs, bars)
+            return at_tolerance(auto.jaxpr, inputs)
+        return auto.settled(inputs, bars) if holds(auto.jaxpr, iterates) else []
 
     def are_left(self, program, inputs, bars, findings: Sequence[Finding]) -> bool:
         """Whether what failed may: one is at its limit at the caller's point alone."""
-        if not self or not any(f.verdict in FAILED for f in findings):
+        if not any(f.verdict in FAILED for f in findings) or not self:
             return False
         there = self._settled(program, inputs, bars)
         return not all(yes for yes, was in zip(there, self._here, strict=False) if was)

@@ -11,15 +11,23 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxbp._interpret import equations, evaluate_changed, run_equation, scan_sizes
+from jaxbp._interpret import (
+    equations,
+    evaluate_changed,
+    interpret,
+    run_equation,
+    scan_sizes,
+)
 from jaxbp._jaxpr import evaluate
 from jaxbp._steps import holds, is_floating
 from jaxbp.instrument import _by_numpy
 from jaxbp.instrument._compiled import jitted
 
 _SETTLED = 2.0**-16  # of an array; what more rounds change by more is near no limit
+_ORDERS = frozenset(("lt", "le", "gt", "ge", "eq", "ne"))
 _LOOPS = 4  # of a program that are made longer
 
 
@@ -60,6 +68,44 @@ def longer(jaxpr: Any, is_meant: Callable[[Any], bool]) -> list[Any]:
         for path, eqn in found[:_LOOPS]
         for change in _MORE[eqn.primitive.name]
     ]
+
+
+def at_tolerance(jaxpr: Any, inputs: Sequence[Any]) -> list[bool]:
+    """Of each loop that ends at a tolerance, whether it did, or ran out of rounds.
+
+    Where its test holds no longer, though everything in it that counts were true. Loops
+    inside other loops are taken to be at theirs.
+    """
+    return [
+        _is_over(jaxpr, inputs, path)
+        for path, eqn, _ in equations(jaxpr)
+        if ends_at_a_float(eqn)
+    ]
+
+
+def _is_over(jaxpr, inputs, path) -> bool:
+    def goes_on(inputs):
+        seen = []
+
+        def look(eqn, ins, scope):
+            del scope
+            outs = run_equation(eqn, ins)
+            test = [*ins[: eqn.params["cond_nconsts"]], *outs]
+            seen.extend(interpret(eqn.params["cond_jaxpr"], test, _uncounted))
+            return outs
+
+        evaluate_changed(jaxpr, inputs, path, look)
+        return jnp.any(seen[0])
+
+    try:
+        return not jax.jit(goes_on)(list(inputs))
+    except jax.errors.UnexpectedTracerError:
+        return True
+
+
+def _uncounted(eqn: Any, ins: list[Any], outs: list[Any]) -> list[Any]:
+    counts = eqn.primitive.name in _ORDERS and not any(map(is_floating, ins))
+    return [jnp.ones_like(outs[0])] if counts else outs
 
 
 class Rounds:

@@ -125,10 +125,6 @@ class Witness:
         rounds = self._with_more_rounds(inputs, cotangents)
         return rounds.settled([*inputs, *cotangents])
 
-    def values_settled(self, inputs: Sequence[Any]) -> list[bool]:
-        """The same of the values alone, and of loops that end at a tolerance too."""
-        return self._longer.settled(inputs)
-
     def _with_more_rounds(self, inputs, cotangents) -> Rounds:
         """The pullback beside those with longer loops, of the primal or of its own."""
         if self._rounds is None:

@@ -11,7 +11,12 @@ from hand_written import rule
 from jaxbp import audit, compare
 from jaxbp.instrument._noise import rounding_noise
 from jaxbp.instrument._numeric import ladder, secants
-from jaxbp.instrument._tolerance import Rounds, ends_at_a_float, longer
+from jaxbp.instrument._tolerance import (
+    Rounds,
+    at_tolerance,
+    ends_at_a_float,
+    longer,
+)
 
 W = 0.15 * jax.random.normal(jax.random.key(0), (6, 6))
 X = jax.random.normal(jax.random.key(1), (6,))
@@ -52,6 +57,27 @@ def _three_terms(w, z, slope, z_bar):
 def _outer_swapped(w, z, slope, z_bar):
     w_bar, x_bar = _solved(w, z, slope, z_bar)
     return w_bar.T, x_bar
+
+
+def test_a_loop_is_at_its_tolerance_or_out_of_rounds():
+    def halved(rate, most):
+        going = lambda s: (jnp.abs(s[0] - s[1]).max() > 1e-9) & (s[2] < most)
+        step = lambda s: (rate * s[0] + 1, s[0], s[2] + 1)
+        return jax.lax.while_loop(going, step, (rate, 0 * rate + 9, 0))[0]
+
+    def told(f, *args):
+        return at_tolerance(jax.make_jaxpr(f)(*args), args)
+
+    few, many = (functools.partial(halved, most=k) for k in (20, 90))
+    assert told(many, 0.5) == [True]
+    assert told(few, 0.5) == [False]
+    # A round changes little long before it is there.
+    assert told(many, 0.9) == [False]
+    assert told(jax.jit(lambda x: many(x) + few(x)), 0.5) == [True, False]
+    assert told(jax.vmap(many), jnp.array([0.1, 0.9])) == [False]
+    # Inside another loop nobody looks.
+    repeated = lambda x: jax.lax.fori_loop(0, 2, lambda _, x: 0.1 * few(x), x)
+    assert told(repeated, 0.5) == [True]
 
 
 @pytest.mark.parametrize(

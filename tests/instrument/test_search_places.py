@@ -6,7 +6,7 @@ import numpy as np
 from hand_written import rule
 
 from jaxbp import compare
-from jaxbp.instrument._boundaries import boundaries
+from jaxbp.instrument._boundaries import boundaries, sentinels
 from jaxbp.instrument._points import points
 from jaxbp.instrument._variants import other_lengths, too_large
 
@@ -19,6 +19,24 @@ def test_boundaries_are_read_from_the_program():
 
     found = boundaries(jax.make_jaxpr(f)(X))
     assert {2.5, -7.0, 2.0} <= set(found)
+
+
+def test_an_index_out_of_range_is_asked_where_its_author_says_what_it_means():
+    x, i = jnp.arange(5.0), jnp.array([0, 3])
+
+    def beyond(f):
+        return [s.mark for s in sentinels(jax.make_jaxpr(f)(x, i)) if s.mark > 1000]
+
+    assert beyond(lambda x, i: x.at[i].get(mode="clip")) == [2**30]
+    assert beyond(lambda x, i: x.at[i].get(mode="fill", fill_value=0)) == [2**30]
+    # vmap makes a gather of a slice, one that clips; nor does JAX's own choice count.
+    assert not beyond(lambda x, i: jax.vmap(lambda k: x[k])(i))
+    assert not beyond(lambda x, i: jax.vmap(jax.jit(lambda k: x[k]))(i))
+    assert not beyond(lambda x, i: x[i])
+    # In a pullback it is JAX's transpose of a sum that fills in.
+    added = lambda x: jax.ops.segment_sum(x[:2], i, 5)
+    back = jax.make_jaxpr(lambda g: jax.vjp(added, x)[1](g))(x)
+    assert not sentinels(jax.make_jaxpr(added)(x), back)
 
 
 def test_points_keep_what_an_array_evidently_is():
