@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from jaxbp.instrument._further import look_further
 from jaxbp.instrument._precision import in_low_precision
 from jaxbp.instrument._program import check_runs, in_float64, shapes, traced
 from jaxbp.instrument._search import (
+    AT_FEW,
     Question,
     look_again,
     look_around,
@@ -32,6 +34,7 @@ from jaxbp.instrument._variants import too_large
 
 _NAMED = 4  # changes of length that are left out
 _PROVEN_WRONG = ("broken-contract", "wrong")
+_ALIKE = 1e-3  # numeric and autodiff: at a search's end they are, before it nowhere
 _FEW = 4  # points that a large program is asked at, with effort="full"
 
 
@@ -91,11 +94,16 @@ def looked_elsewhere(
     findings = here.findings
     # Where the caller's own point shows a mistake, quick need not look for one.
     failed = any(finding.verdict in FAILED for finding in findings)
+    # Autodiff does not see through a search. Where it suddenly does, the search has
+    # ended where it may go no further, and a rule for what is found is not asked.
+    searches = any(finding.verdict == "autodiff-wrong" for finding in findings)
     settled = {*asked.surrogates}
     asked = asked._replace(surrogates=settled)
 
     def add(further: list[Finding], *, ours: bool = True) -> None:
         nonlocal findings
+        if searches and ours:
+            further = [f for f in further if not _is_at_an_end(f)]
         findings = worse(findings, further, ours=ours)
         settled.update(f.argument for f in findings if f.verdict in _PROVEN_WRONG)
 
@@ -104,7 +112,8 @@ def looked_elsewhere(
     with here.precision():
         if full or not failed:
             few = _FEW if full else 0
-            for further in look_around(asked, here.answers, here.coverage, few):
+            around = look_around(asked, here.answers, here.coverage, few)
+            for further in itertools.islice(around, AT_FEW if searches else None):
                 add(further)
         if full:
             for further in look_further(asked, here.answers, here.working):
@@ -116,6 +125,18 @@ def looked_elsewhere(
         for further in look_at_dtypes(asked, here.answers):
             add(further)
     return findings
+
+
+def _is_at_an_end(finding: Finding) -> bool:
+    """Whether the numeric derivative says what autodiff does, or the rule is 1/0."""
+    worst = finding.worst
+    if finding.verdict != "wrong" or worst is None:
+        return False
+    if worst.manual is not None and not np.isfinite(worst.manual):
+        return True
+    if worst.numeric is None or worst.auto is None:
+        return False
+    return abs(worst.numeric - worst.auto) <= _ALIKE * abs(worst.auto)
 
 
 def not_asked(asked: Question, here: Here, full: bool) -> str:

@@ -28,8 +28,9 @@ def in_low_precision(
     one may give the cotangents of others in it.
 
     In units in the last place, against autodiff in float64: M is `less-accurate` when
-    its largest error is over 8 times the larger of A's and one unit; beyond the noise
-    of its own rounding it is `wrong`, where A keeps a digit. Where the two are not one
+    its largest error is over 8 times the larger of A's and one unit; it is `wrong`
+    beyond the noise of its own rounding, or where that leaves no digit of the largest
+    element, if A keeps one. Where the two are not one
     function (at a kink, where autodiff breaks) each is held against itself in float64.
     """
     working.let_go()  # while noise of the exact ones is measured
@@ -106,6 +107,8 @@ def _accuracy(working, exact, k, path, manual, auto) -> Finding:
         autos = np.where(np.isfinite(autos), autos, 0)  # overflow lets M off nothing
         lost = (autos > sizes / _DIGITS) | (autos.max() > sizes.max() / _DIGITS)
     beyond = np.where(lost, 0.0, beyond)
+    spoiled = np.where(lost, 0.0, off) > sizes.max() / _DIGITS
+    beyond = np.where(spoiled, np.maximum(beyond, 1.0), beyond)
     units = np.where(beyond > 0 if beyond.any() else told, units, 0)
     if not (beyond.any() or units.max() > most):
         return Finding("right", path)

@@ -23,7 +23,7 @@ from jaxbp.instrument._tolerance import at_tolerance, ends_at_a_float, iterates
 
 # A Padé approximant, a series, a table: in float64 too it is often made for float32.
 _COARSE = 2.0**-23
-_AT_FEW = 12  # points at which a function without autodiff is asked
+AT_FEW = 12  # points at which a function is asked that autodiff does not understand
 
 
 class Question(NamedTuple):
@@ -92,7 +92,7 @@ def look_around(
     floats = filter(is_differentiable, jax.tree.leaves((asked.args, asked.kwargs)))
     most = min(float(jnp.finfo(jnp.result_type(x)).max) for x in floats)
     if answers.refused:  # every element of every point is differentiated numerically
-        found = itertools.islice(found, _AT_FEW)
+        found = itertools.islice(found, AT_FEW)
     limits = Limits(answers)
     calls_out = any(holds(j, _calls_out) for j in (program.auto.jaxpr, written))
     for point in itertools.islice(found, few if at_few else None):

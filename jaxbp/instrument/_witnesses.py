@@ -167,7 +167,7 @@ def _stopped(jaxpr: Any, inputs: Sequence[tuple[Any, Any]]) -> list[tuple[Any, A
             (body,) = bodies(eqn)
             outs = _stopped(body, ins)
         else:
-            here, there = (run_equation(eqn, xs) for xs in zip(*ins, strict=True))
+            here, there = (run_equation(eqn, [x[k] for x in ins]) for k in (0, 1))
             outs = list(zip(here, here if stops(eqn) else there, strict=True))
         env.update(zip(eqn.outvars, outs, strict=True))
     return list(map(read, jaxpr.outvars))

@@ -170,3 +170,21 @@ def test_probabilities_and_flags_stay_so_in_every_dtype_and_size():
         for _, (labels, flags), _, _ in dtype:
             assert np.allclose(labels.sum(-1), 1, atol=1e-2)
             assert np.array_equal(flags, args[1])
+
+
+def test_a_sum_that_stops_in_a_narrow_dtype_is_wrong_and_not_just_inaccurate():
+    def counted(wide):
+        def bwd(n, g):
+            ones = jnp.ones(n, g.dtype)
+            add = lambda total, x: (total + x.astype(total.dtype), None)
+            total = jax.lax.scan(add, jnp.zeros((), wide or g.dtype), ones)[0]
+            return ((g * total.astype(g.dtype)),)
+
+        f = jax.custom_vjp(lambda b: jnp.broadcast_to(b, (1200,)).sum())
+        f.defvjp(lambda b: (f(b), 1200), bwd)
+        return f
+
+    b = jnp.array(0.5, jnp.bfloat16)
+    assert compare(counted(jnp.float32), b).ok
+    found = compare(counted(None), b)
+    assert (found.verdict, found.findings[0].kind) == ("wrong", "dtype"), found

@@ -84,7 +84,11 @@ def test_a_loop_is_at_its_tolerance_or_out_of_rounds():
     ("scale", "pull", "verdict"),
     [
         (lambda x: jax.lax.stop_gradient(jnp.abs(x).max()), _solved, "right"),
-        (jax.jit(lambda x: jax.lax.stop_gradient(x.max())), _solved, "right"),
+        (
+            jax.jit(lambda x: jax.lax.stop_gradient(x[jnp.arange(6)].max())),
+            _solved,
+            "right",
+        ),
         (lambda x: jnp.abs(x).max(), _solved, "right"),
         (lambda x: jax.lax.stop_gradient(jnp.abs(x).max()), _transposed, "wrong"),
     ],
@@ -257,3 +261,27 @@ def test_a_solver_is_not_asked_for_digits_that_it_cannot_reach():
     b = jnp.cos(jnp.arange(5.0))
     assert not jnp.isfinite(bwd(None, 2.0**20 * b)[0]).any()
     assert compare(resolvent, b).ok
+
+
+def _bisected(sign=1.0):
+    """The root of x³ + x = a in (0, 2): beyond, its end."""
+
+    def root(a):
+        def halved(_, ends):
+            low, high = ends
+            middle = (low + high) / 2
+            above = middle**3 + middle > a
+            return jnp.where(above, low, middle), jnp.where(above, middle, high)
+
+        return jax.lax.fori_loop(0, 60, halved, (0 * a, 0 * a + 2))[0]
+
+    f = jax.custom_vjp(root)
+    fwd = lambda a: (lambda x: (x, x))(root(a))
+    f.defvjp(fwd, lambda x, g: (sign * g / (3 * x**2 + 1),))
+    return f
+
+
+def test_a_search_that_has_ended_is_not_asked_for_what_it_seeks():
+    a = jnp.array([0.4, 3.0, 8.5])
+    assert compare(_bisected(), a).verdict == "autodiff-wrong"
+    assert not compare(_bisected(sign=-1.0), a).ok
