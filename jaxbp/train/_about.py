@@ -43,7 +43,8 @@ def moves(optimizer: optax.GradientTransformation, params: Any) -> str:
         for k in range(3):
             grads = jax.tree.map(lambda x, k=k: x * (k + 1), ones)
             updates, opt_state = optimizer.update(grads, opt_state, ones)
-            found.append(sum(jnp.sum(x * x) for x in jax.tree.leaves(updates)))
+            leaves = map(jnp.abs, jax.tree.leaves(updates))  # complex ones, too
+            found.append(sum(jnp.sum(x * x).astype(jnp.float32) for x in leaves))
         return found
 
     lengths = ", ".join(f"{math.sqrt(size):.4g}" for size in squares())
