@@ -14,7 +14,6 @@ from jaxbp._jaxpr import (
     Eqn,
     Jaxpr,
     bodies,
-    evaluate,
     is_call,
     is_concrete,
     is_rule,
@@ -23,6 +22,11 @@ from jaxbp._jaxpr import (
 )
 
 Visit = Callable[[Eqn, list[Any], list[Any]], Sequence[Any]]
+
+
+def unseen(eqn: Eqn, ins: list[Any], outs: list[Any]) -> list[Any]:
+    """A visitor that changes nothing."""
+    return outs
 
 
 def interpret(
@@ -164,7 +168,7 @@ def alone(eqn: Eqn) -> Jaxpr:
     return jax.make_jaxpr(lambda *inputs: run_equation(eqn, inputs))(*avals)
 
 
-Run = Callable[[Jaxpr, Sequence[Any]], list[Any]]
+Run = Callable[..., list[Any]]  # of a jaxpr and its inputs
 
 
 def _descend(eqn: Eqn, ins: list[Any], run: Run, rules: bool) -> list[Any] | None:
@@ -221,7 +225,7 @@ def _unrolled_while(eqn: Eqn, ins: list[Any], run: Run) -> list[Any]:
     n_cond, n_body = params["cond_nconsts"], params["body_nconsts"]
     cond_consts, carry = ins[:n_cond], ins[n_cond + n_body :]
     while True:
-        (go,) = evaluate(params["cond_jaxpr"], [*cond_consts, *carry])
+        (go,) = run(params["cond_jaxpr"], [*cond_consts, *carry], visit=unseen)
         if not is_concrete(go):
             return run_equation(eqn, [*ins[: n_cond + n_body], *carry])
         if not go.any():

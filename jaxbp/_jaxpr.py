@@ -11,7 +11,7 @@ import math
 import os
 import types
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -465,10 +465,11 @@ def is_from_jax(jaxpr: Jaxpr) -> bool:
     return _path(info.func_src_info).startswith(_JAX)
 
 
-def live(jaxpr: Jaxpr) -> Jaxpr:
-    """The open jaxpr without the equations that no output needs."""
-    outvars = jaxpr.jaxpr.outvars
-    return partial_eval.dce_jaxpr(jaxpr.jaxpr, [True] * len(outvars))[0]
+def live(jaxpr: Jaxpr, outputs: Collection[int] | None = None) -> Jaxpr:
+    """The open jaxpr without what none of these outputs, or of all, needs."""
+    count = len(jaxpr.jaxpr.outvars)
+    needed = [outputs is None or k in outputs for k in range(count)]
+    return partial_eval.dce_jaxpr(jaxpr.jaxpr, needed)[0]
 
 
 def evaluate_with(jaxpr: Jaxpr, consts: Sequence[Any], inputs: Sequence[Any]):

@@ -11,6 +11,7 @@ import numpy as np
 from jaxbp._errors import first_line
 from jaxbp.instrument._comparison import Worst
 from jaxbp.instrument._judge import disagreement
+from jaxbp.instrument._noise import at_places
 from jaxbp.instrument._numeric import Secants, secants, split
 from jaxbp.instrument._parts import cotangent, parts
 from jaxbp.instrument._probes import PROBES, probes
@@ -64,8 +65,8 @@ class Answers:
             self.triangles = program.triangles(self.inputs)
         context = (self.wide, program, self.inputs, self.probes)
         ask = keep(functools.partial(_asked, self.triangles, *context))
-        errors: list[Pullback] = []
-        self.noise = keep(functools.partial(_noise, *context, seed, errors))
+        self._errors: list[Pullback] = []  # of the numeric witness in autodiff's place
+        self.noise = keep(functools.partial(_noise, *context, seed, self._errors))
         self._kept = ask, self.noise
         try:
             ask(count - 1)
@@ -74,7 +75,7 @@ class Answers:
             if not self.can_ask_numeric or self.size > _NUMERIC_LIMIT:
                 raise
             self.refused = first_line(error)
-            numeric, errors[:] = self._numeric_pullbacks()
+            numeric, self._errors[:] = self._numeric_pullbacks()
             ask = list(zip(manual, numeric, strict=True)).__getitem__
         self.manual = _Side(ask, MANUAL, count)
         self.auto = _Side(ask, AUTO, count)
@@ -109,27 +110,25 @@ class Answers:
 
         As much as `needed`, or else the larger of the `sides` in full.
         """
-        if self.refused:
-            noise = self.noise(c)
-            found = [
-                [np.ravel(noise[j].cotangents[k])[some] for k, some in places.items()]
-                for j in sides
-            ]
-            return [np.fmax.reduce(pair) for pair in zip(*found, strict=True)]
         largest = [np.zeros(some.size) for some in places.values()]
-        witnesses = self.program.manual, self.program.auto
-        for witness in (witnesses[j] for j in sides):
+        for side in sides:
             if all(
                 (n >= needed[k]).all() for k, n in zip(places, largest, strict=True)
             ):
                 break
-            ask = (self.inputs, self.probes[c], self.seed, places, needed)
-            with jax.enable_x64(self.wide):
-                noise = witness.noise(*ask).cotangents
+            noise = self._noise_of(side, c, places, needed)
             largest = [
                 np.fmax(n, noise[k]) for k, n in zip(places, largest, strict=True)
             ]
         return largest
+
+    def _noise_of(self, side: int, c: int, places, needed) -> list[np.ndarray]:
+        if side == AUTO and self._errors:
+            return at_places(self._errors[c].cotangents, places)
+        witness = (self.program.manual, self.program.auto)[side]
+        ask = (self.inputs, self.probes[c], self.seed, places, needed)
+        with jax.enable_x64(self.wide):
+            return witness.noise(*ask).cotangents
 
     def numeric_gradient(self) -> list[np.ndarray]:
         """The numeric witness about the first probe; NaN where it was not asked."""

@@ -16,6 +16,11 @@ _ORDERS = frozenset(("lt", "le", "gt", "ge"))
 _SAME = frozenset(("broadcast_in_dim", "convert_element_type", "reshape", "squeeze"))
 _PARTS = frozenset(("gather", "slice", "dynamic_slice", "rev", "transpose"))
 _SHIFTS = frozenset(("add", "sub"))
+# What has a value at an infinity, as a mask's scores are.
+_BOUNDED = frozenset(
+    """argmax argmin atan cumlogsumexp cummax cummin erf erfc exp exp2 is_finite
+    logistic reduce_max reduce_min sort tanh""".split()  # noqa: SIM905 - names read best as words
+)
 _STEPS = (0.0, 1e-3, -1e-3)
 _BEYOND = 2**30  # an index beyond every array
 
@@ -28,6 +33,21 @@ def boundaries(*jaxprs: Any) -> list[float]:
     found = set().union(*(_constants(jaxpr, _CHOOSES) for jaxpr in jaxprs))
     signed = {sign * c for c in found for sign in (1, -1)}
     return sorted({c + step * max(1.0, abs(c)) for c in signed for step in _STEPS})
+
+
+def takes_infinities(jaxpr: Any) -> bool:
+    """Whether it names one, or asks of its numbers what has an answer there."""
+
+    def takes(eqn):
+        named = (v.val for v in eqn.invars if isinstance(v, Literal))
+        return eqn.primitive.name in _BOUNDED or any(map(_is_infinite, named))
+
+    return holds(jaxpr, takes)
+
+
+def _is_infinite(value: Any) -> bool:
+    value = np.asarray(value)
+    return value.dtype.kind == "f" and bool(np.isinf(value).any())
 
 
 class Sentinel(NamedTuple):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp import _jaxpr
-from jaxbp._interpret import Visit, interpret, run_equation
+from jaxbp._interpret import Visit, interpret, run_equation, unseen
 from jaxbp._jaxpr import as_rule, bodies, is_call
 from jaxbp.instrument._compiled import jitted
 from jaxbp.instrument._equations import KNOWN, LARGE
@@ -24,6 +24,9 @@ _RUNS = 8  # times that an equation is run in the time that compiling it takes, 
 _UNKNOWN = 2  # equations that JAX has to compile one by one
 _KNOWN_TO_ONE = 16  # or one to so many that NumPy knows
 _OPENED = ("cond", "scan", "while")
+_SINGULAR = frozenset(
+    ["atanh", "digamma", "div", "lgamma", "log", "log1p", "pow", "rsqrt"]
+)
 _COMBINES = ("scatter", "reduce")  # with a body that is one operation
 
 
@@ -45,7 +48,7 @@ def run(eqn: Any, inputs: Sequence[Any]) -> list[Any]:
 def evaluate(
     jaxpr: Any,
     inputs: Sequence[Any],
-    visit: Visit = lambda eqn, ins, outs: outs,
+    visit: Visit = unseen,
     step: Callable[[Any, list[Any]], list[Any]] = run,
 ) -> list[Any]:
     """The outputs of a closed jaxpr, equation by equation, shown to `visit`."""
@@ -77,6 +80,25 @@ def quickly(jaxpr: Any, inputs: Sequence[Any]) -> list[Any] | None:
         return evaluate(jaxpr, inputs, step=step)
     except _TooLong:
         return None
+
+
+def overflows(jaxpr: Any, inputs: Sequence[Any]) -> bool:
+    """Whether a sum, product or exponential of finite numbers in it is infinite."""
+    found = False
+
+    def look(eqn, ins, outs):
+        nonlocal found
+        if not found and eqn.primitive.name not in _SINGULAR:
+            found = _bounded(ins) and not _bounded(outs)
+        return outs
+
+    evaluate(jaxpr, inputs, look)
+    return found
+
+
+def _bounded(values: Sequence[Any]) -> bool:
+    floats = (x for x in map(_array, values) if jnp.issubdtype(x.dtype, jnp.inexact))
+    return not any(np.isinf(x).any() for x in floats)
 
 
 class _TooLong(Exception):
@@ -130,5 +152,5 @@ def _array(x: Any) -> Any:
 
 def _wide(x: np.ndarray) -> np.ndarray:
     # As XLA on a CPU: it computes in float32 what is narrower, and rounds the result.
-    narrow = jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4
+    narrow = x.dtype.itemsize < 4 and jnp.issubdtype(x.dtype, jnp.floating)
     return x.astype(np.float32) if narrow else x

@@ -12,8 +12,10 @@ from jaxbp import _jaxpr
 from jaxbp._steps import holds
 from jaxbp.instrument._equations import LARGE
 
-# Of the CPU's compiler; some come and some go with its versions.
+# Of the CPU's compiler; some come and some go with its versions. Its algebra is no
+# IEEE arithmetic: a mask over its sum becomes a select, 0 where 0/0 is written.
 _UNOPTIMISED = {
+    "xla_disable_hlo_passes": "algsimp",
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
     "xla_cpu_use_fusion_emitters": False,

@@ -12,6 +12,7 @@ from jaxbp.instrument._boundaries import Sentinel
 from jaxbp.instrument._structure import is_mask, is_one_hot, keeping_data, keeping_order
 
 New = Callable[[np.ndarray], np.ndarray]
+Changes = dict[str, New]
 Changed = tuple[str, list[Any]]  # what is different, and the inputs
 
 
@@ -28,9 +29,32 @@ def other_data(
     The inputs among `counts` are lengths: none of 0 where there was none. Those among
     `numbers` are reckoned with: where they are zeros and ones, they are flags.
     """
+    arrays = [np.asarray(x) for x in inputs]
+    rows = [x.size for x in arrays if x.ndim == 1]
+    masks = [_is_mask(x, k in numbers) for k, x in enumerate(arrays)]
+    whole = [
+        is_data(x) and not (x.dtype == bool or m or is_pointers(x, rows))
+        for x, m in zip(arrays, masks, strict=True)
+    ]
+    flags = [m and not is_one_hot(x) for x, m in zip(arrays, masks, strict=True)]
+    labels = [is_mask(x) and is_differentiable(x) and is_one_hot(x) for x in arrays]
+    least = [int(k in counts and (x > 0).all()) for k, x in enumerate(arrays)]
     shapes = [*(np.shape(x) for x in inputs if is_differentiable(x)), *outputs]
     lengths = {n for shape in shapes for n in shape}
 
+    change = functools.partial(_changed, inputs, arrays)
+    others = change(whole, _of_integers(lengths, rng), keeping_data)
+    yield from _at_least(least, others)
+    for mark, place in sentinels:
+        chosen = [yes and place in (None, k) for k, yes in enumerate(whole)]
+        marked = {f"{mark} among the data": functools.partial(_marked, mark)}
+        yield from _at_least(least, change(chosen, marked, keeping_order))
+    yield from change(flags, _of_flags(rng), _as_it_is)
+    of_labels: Changes = {"other labels": lambda x: np.roll(x, 1, axis=-1)}
+    yield from change(labels, of_labels, _as_it_is)
+
+
+def _of_integers(lengths: Collection[int], rng: np.random.Generator) -> Changes:
     def last_valid(x):
         limits = [n for n in sorted(lengths) if n > x.max(initial=0)]
         ends = [limits[0] - 1 if limits else x.max(initial=0)]
@@ -45,7 +69,7 @@ def other_data(
         low = min(high, x.min(initial=1))
         return np.where(x < 0, x, rng.integers(low, high, x.shape, endpoint=True))
 
-    changes: dict[str, New] = {
+    return {
         "data all smallest": lambda x: np.full_like(x, x.min(initial=0)),
         "data all largest": lambda x: np.full_like(x, x.max(initial=0)),
         "data reversed": np.flip,
@@ -54,40 +78,28 @@ def other_data(
         "the last valid index and the first": last_valid,
         "one more": lambda x: one_more(x).astype(x.dtype),
     }
-    of_masks: dict[str, New] = {
+
+
+def _of_flags(rng: np.random.Generator) -> Changes:
+    def some_off(x):
+        return np.where(rng.random(x.shape) < 0.5, x, np.zeros_like(x))
+
+    return {
         "flags all off": np.zeros_like,
         "flags all on": np.ones_like,
         "flags of one row off": _one_row_off,
-        "some flags off": lambda x: np.where(
-            rng.random(x.shape) < 0.5, x, np.zeros_like(x)
-        ),
+        "some flags off": some_off,
     }
-    arrays = [np.asarray(x) for x in inputs]
-    rows = [x.size for x in arrays if x.ndim == 1]
-    masks = [_is_mask(x, k in numbers) for k, x in enumerate(arrays)]
-    whole = [
-        is_data(x) and not (x.dtype == bool or m or is_pointers(x, rows))
-        for x, m in zip(arrays, masks, strict=True)
-    ]
-    flags = [m and not is_one_hot(x) for x, m in zip(arrays, masks, strict=True)]
-    labels = [is_mask(x) and is_differentiable(x) and is_one_hot(x) for x in arrays]
-    some = [k in counts and (x > 0).all() for k, x in enumerate(arrays)]
 
-    def with_some_left(changed: Iterator[Changed]) -> Iterator[Changed]:
-        for name, values in changed:
-            pairs = zip(values, some, strict=True)
-            yield name, [jnp.maximum(x, 1) if yes else x for x, yes in pairs]
 
-    others = _changed(inputs, arrays, whole, changes, keeping_data)
-    yield from with_some_left(others)
-    for mark, place in sentinels:
-        chosen = [yes and place in (None, k) for k, yes in enumerate(whole)]
-        marked = {f"{mark} among the data": functools.partial(_marked, mark)}
-        others = _changed(inputs, arrays, chosen, marked, keeping_order)
-        yield from with_some_left(others)
-    yield from _changed(inputs, arrays, flags, of_masks, lambda old, new: new)
-    of_labels: dict[str, New] = {"other labels": lambda x: np.roll(x, 1, axis=-1)}
-    yield from _changed(inputs, arrays, labels, of_labels, lambda old, new: new)
+def _at_least(least: Sequence[int], changed: Iterator[Changed]) -> Iterator[Changed]:
+    for name, values in changed:
+        pairs = zip(values, least, strict=True)
+        yield name, [jnp.maximum(x, n) if n else x for x, n in pairs]
+
+
+def _as_it_is(old, new):
+    return new
 
 
 def repeated(old, new) -> bool:

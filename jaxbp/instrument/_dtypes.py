@@ -1,6 +1,6 @@
 """The question asked in the dtypes that are narrower than float64."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from jaxbp.instrument._answers import MANUAL
 from jaxbp.instrument._comparison import Finding, elsewhere
 from jaxbp.instrument._precision import in_low_precision
 from jaxbp.instrument._program import Program, in_float64, traced
-from jaxbp.instrument._search import Question, all_finite, largest
+from jaxbp.instrument._search import Question, all_finite, forgiven, largest
 from jaxbp.instrument._testimony import Testimony
 from jaxbp.instrument._variants import SQUARES, Variant, other_dtypes
 
@@ -40,7 +40,9 @@ def look_at_dtypes(asked: Question, answers: Testimony) -> Iterator[list[Finding
             as_it_is = narrow is None
             narrow = narrow or _narrowed(asked, answers, variant)
             slopes = variant.name.endswith(SQUARES)
-            findings = narrow and _in_dtype(narrow, leaves, asked, answers, slopes)
+            findings = narrow and _in_dtype(
+                narrow, leaves, asked, answers, little, slopes
+            )
             if findings is None:
                 break
             foreign = not as_it_is and own.isdisjoint(map(jnp.result_type, leaves))
@@ -69,6 +71,7 @@ def _in_dtype(
     leaves: list[Any],
     asked: Question,
     answers: Testimony,
+    little: Mapping[str, float],
     slopes: bool,
 ) -> list[Finding] | None:
     """Findings at leaves of a narrow dtype; none where that cannot hold the values.
@@ -89,13 +92,16 @@ def _in_dtype(
         lost = _lost(there.auto[0].outputs, exact.auto[0].outputs)
     if lost or not all_finite(there.auto[0].cotangents):
         return []
-    findings = in_low_precision(there, exact, asked.surrogates, callers=False)
+    findings = in_low_precision(
+        there, exact, asked.surrogates, callers=False, little=little
+    )
     kept = [
         not slopes or f.verdict != "wrong" or _has_digits(f, exact, there.unit)
         for f in findings
     ]
     pairs = zip(findings, kept, strict=True)
-    return [f if k else replace(f, verdict="less-accurate") for f, k in pairs]
+    findings = [f if k else replace(f, verdict="less-accurate") for f, k in pairs]
+    return forgiven(findings, narrow, leaves)
 
 
 def _has_digits(finding: Finding, exact: Testimony, unit: float) -> bool:

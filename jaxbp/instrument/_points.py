@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxbp._jaxpr import is_differentiable
 from jaxbp.instrument._boundaries import Sentinel
-from jaxbp.instrument._data import New, other_data, repeated
+from jaxbp.instrument._data import Changes, New, other_data, repeated
 from jaxbp.instrument._structure import (
     apart,
     fractions,
@@ -57,16 +57,17 @@ def points(
     counts: Collection[int] = (),
     numbers: Collection[int] = (),
     repeats: bool = True,
+    infinities: bool = True,
 ) -> Iterator[Point]:
     """Neighbours near and far, special values, ties, order, extremes, other data.
 
     `constants` are the program's own boundaries, `sentinels` the whole numbers that it
     looks for, `outputs` the shapes that it gives: an index may be as large as an axis
     is long. The inputs among `counts` are lengths, those among `numbers` reckoned
-    with. Without `repeats`, integers that are
-    all different stay so. Where the function's values are not all `finite`, a positive
-    array is asked with its new values made positive as well, or any with new values
-    from its own range.
+    with. Without `repeats`, integers that are all different stay so; without
+    `infinities` there are none. Where the function's values are not all `finite`, a
+    positive array is asked with its new values made positive as well, or any with new
+    values from its own range.
     """
     rng = np.random.default_rng((seed, 1))
     specials = [*_PLAIN, *constants, *_EXTREME]
@@ -74,7 +75,7 @@ def points(
         yield from _tame(name, inputs, _renewed(_arrays(inputs), new), finite)
     for name, values in _one_by_one(inputs, specials, rng):
         yield from _tame(name, inputs, values, finite)
-    for name, values in _unbounded(inputs):
+    for name, values in _unbounded(inputs) if infinities else ():
         point = Point(name, _moved(inputs, values, keeping))
         if finite(point.inputs):
             yield point
@@ -159,7 +160,7 @@ def _other_phases(inputs, rng) -> Iterator[Point]:
     ]
     if not any(turned):
         return
-    changes: dict[str, New] = {
+    changes: Changes = {
         "other phases": lambda x: x * np.exp(2j * np.pi * rng.random(x.shape)),
         "real numbers": lambda x: np.abs(x) + 0j,
         "imaginary numbers": lambda x: 1j * np.abs(x),

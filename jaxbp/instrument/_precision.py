@@ -1,6 +1,6 @@
 """What a narrow dtype shows: its contract, overflow, and worse rounding."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,16 +21,18 @@ def in_low_precision(
     surrogates: Collection[str],
     *,
     callers: bool = True,
+    little: Mapping[str, float] | None = None,
 ) -> list[Finding]:
     """Findings in the working dtype, against float64 answers at the same point.
 
     `callers`: it is the dtype that the caller asked in; a rule that is written for that
-    one may give the cotangents of others in it.
+    one may give the cotangents of others in it. `little`: by leaf, a gradient next to
+    none.
 
     In units in the last place, against autodiff in float64: M is `less-accurate` when
     its largest error is over 8 times the larger of A's and one unit; it is `wrong`
     beyond the noise of its own rounding, or where that leaves no digit of the largest
-    element, if A keeps one. Where the two are not one
+    element, if A keeps one and it is more than `little`. Where the two are not one
     function (at a kink, where autodiff breaks) each is held against itself in float64.
     """
     working.let_go()  # while noise of the exact ones is measured
@@ -41,7 +43,8 @@ def in_low_precision(
         if finding is None and path in surrogates:
             finding = Finding("surrogate", path)
         finding = finding or _overflow(working, k, path)
-        found.append(finding or _accuracy(working, exact, k, path, *errors[k]))
+        least = (little or {}).get(path, 0.0)
+        found.append(finding or _accuracy(working, exact, k, path, least, *errors[k]))
     return found
 
 
@@ -83,7 +86,7 @@ def _overflow(working, k, path) -> Finding | None:
     return Finding("wrong", path, "", worst, "overflow", message)
 
 
-def _accuracy(working, exact, k, path, manual, auto) -> Finding:
+def _accuracy(working, exact, k, path, little, manual, auto) -> Finding:
     most = _TIMES * max(*auto, 1.0)
     if not max(manual) > most:
         return Finding("right", path)
@@ -107,6 +110,7 @@ def _accuracy(working, exact, k, path, manual, auto) -> Finding:
         autos = np.where(np.isfinite(autos), autos, 0)  # overflow lets M off nothing
         lost = (autos > sizes / _DIGITS) | (autos.max() > sizes.max() / _DIGITS)
     beyond = np.where(lost, 0.0, beyond)
+    lost |= not sizes.max() > little
     spoiled = np.where(lost, 0.0, off) > sizes.max() / _DIGITS
     beyond = np.where(spoiled, np.maximum(beyond, 1.0), beyond)
     units = np.where(beyond > 0 if beyond.any() else told, units, 0)

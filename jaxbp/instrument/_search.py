@@ -3,6 +3,7 @@
 import functools
 import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -12,11 +13,19 @@ import numpy as np
 from jaxbp._errors import first_line
 from jaxbp._jaxpr import is_differentiable
 from jaxbp._steps import holds
-from jaxbp.instrument._boundaries import boundaries, lengths, numbers, sentinels
+from jaxbp.instrument._boundaries import (
+    boundaries,
+    lengths,
+    numbers,
+    sentinels,
+    takes_infinities,
+)
+from jaxbp.instrument._by_numpy import overflows
 from jaxbp.instrument._comparison import FAILED, VERDICTS, Finding, elsewhere
 from jaxbp.instrument._coverage import Coverage
 from jaxbp.instrument._data import is_data
 from jaxbp.instrument._points import Point, points
+from jaxbp.instrument._program import Program
 from jaxbp.instrument._roundings import OPAQUE
 from jaxbp.instrument._testimony import Testimony
 from jaxbp.instrument._tolerance import at_tolerance, ends_at_a_float, iterates
@@ -88,7 +97,8 @@ def look_around(
     ask = (answers.inputs, constants, marks, asked.seed, finite, shapes)
     auto = program.auto.jaxpr
     meant = {"counts": lengths(auto), "numbers": numbers(auto)}
-    found = points(*ask, **meant, repeats=repeats)
+    infinities = takes_infinities(auto)
+    found = points(*ask, **meant, repeats=repeats, infinities=infinities)
     floats = filter(is_differentiable, jax.tree.leaves((asked.args, asked.kwargs)))
     most = min(float(jnp.finfo(jnp.result_type(x)).max) for x in floats)
     if answers.refused:  # every element of every point is differentiated numerically
@@ -125,7 +135,27 @@ def _at(
     findings = held(there, asked)
     if not finite:  # nothing to hold fwd's value against
         findings = [f for f in findings if f.argument != "value"]
-    return findings
+    return forgiven(findings, answers.program, point.inputs)
+
+
+def forgiven(
+    findings: list[Finding], program: Program, inputs: Sequence[Any]
+) -> list[Finding]:
+    """What is lost is told and not held against a rule, where f itself overflows."""
+
+    def is_lost(finding):
+        hand = finding.worst.manual if finding.worst else 0.0
+        return finding.verdict == "wrong" and not np.isfinite(hand)
+
+    if not any(map(is_lost, findings)) or not overflows(program.auto.jaxpr, inputs):
+        return findings
+    note = "; f itself overflows there"
+    return [
+        replace(f, verdict="less-accurate", message=f.message + note)
+        if is_lost(f)
+        else f
+        for f in findings
+    ]
 
 
 def largest(values: np.ndarray) -> float:

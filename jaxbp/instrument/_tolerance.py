@@ -21,7 +21,7 @@ from jaxbp._interpret import (
     run_equation,
     scan_sizes,
 )
-from jaxbp._jaxpr import evaluate
+from jaxbp._jaxpr import evaluate, live
 from jaxbp._steps import holds, is_floating
 from jaxbp.instrument import _by_numpy
 from jaxbp.instrument._compiled import jitted
@@ -43,8 +43,16 @@ def ends_at_a_float(eqn: Any) -> bool:
     """A while loop but one that counts, which makes as many rounds beside."""
     if eqn.primitive.name != "while":
         return False
-    test = eqn.params["cond_jaxpr"]
-    return holds(test, lambda e: any(is_floating(v.aval) for v in e.invars))
+    test, body = eqn.params["cond_jaxpr"], eqn.params["body_jaxpr"]
+    carried = test.jaxpr.invars[eqn.params["cond_nconsts"] :]
+    read = live(test).invars
+    # What the body finds of floats may be what the test reads: "it still moves".
+    flags = [k for k, v in enumerate(carried) if v in read and v.aval.dtype == bool]
+    return holds(test, _reads_floats) or holds(live(body, flags), _reads_floats)
+
+
+def _reads_floats(eqn: Any) -> bool:
+    return any(is_floating(v.aval) for v in eqn.invars)
 
 
 def approaches(eqn: Any) -> bool:

@@ -77,12 +77,14 @@ def _resized(leaves, old, new, counts) -> list[Any]:
     resized = [_with_lengths(x, n, apart if k else keeping_rows) for x, n, k in asked]
     pairs = zip(_all(new), _all(old), strict=True)
     shorter = min((n for n, before in pairs if n < before), default=0)
-    if not shorter:
-        return resized
-    return [
-        x if tied else np.minimum(x, shorter) if k in counts else _below(x, shorter)
-        for k, (x, tied) in enumerate(zip(resized, _tied(leaves), strict=True))
-    ]
+    if shorter:
+        resized = [
+            x if tied else np.minimum(x, shorter) if k in counts else _below(x, shorter)
+            for k, (x, tied) in enumerate(zip(resized, _tied(leaves), strict=True))
+        ]
+    # NumPy raises where JAX clamps an index, and has no `.at`.
+    pairs = zip(resized, leaves, strict=True)
+    return [jnp.asarray(x) if isinstance(old, jax.Array) else x for x, old in pairs]
 
 
 def _tied(leaves: list[Any]) -> list[bool]:
@@ -221,11 +223,11 @@ def _with_lengths(old, lengths, keep):
     if leaf is old:
         return leaf
     if is_data(old):
-        return keeping_permutation(np.asarray(old), np.asarray(leaf))
-    if not is_real(old):
-        return leaf
-    wide = np.asarray(old, np.float64), np.asarray(leaf, np.float64)
-    return np.asarray(keep(*wide), leaf.dtype)
+        leaf = keeping_permutation(np.asarray(old), np.asarray(leaf))
+    elif is_real(old):
+        wide = np.asarray(old, np.float64), np.asarray(leaf, np.float64)
+        leaf = np.asarray(keep(*wide), leaf.dtype)
+    return leaf
 
 
 def _taken(leaf, places, axis):

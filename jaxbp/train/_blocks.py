@@ -16,7 +16,7 @@ import optax
 from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend.core import Literal, jaxpr_as_fun
 
-from jaxbp._interpret import equations, interpret
+from jaxbp._interpret import equations, interpret, unseen
 from jaxbp._jaxpr import bodies, is_call, live
 from jaxbp.train._mesh import Layout
 
@@ -107,8 +107,7 @@ def _compiled_apart(f: Callable[..., Any], *args: Any) -> Callable[..., Any]:
     leaves = jax.tree.leaves(args)
 
     def inlined(*leaves):
-        see = lambda eqn, ins, outs: outs
-        return interpret(program, leaves, see)
+        return interpret(program, leaves, unseen)
 
     flat = jax.make_jaxpr(inlined)(*leaves)
     place = {v: k for k, v in enumerate(flat.jaxpr.invars)}

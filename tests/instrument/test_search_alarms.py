@@ -9,6 +9,7 @@ import pytest
 from hand_written import rule
 
 from jaxbp import compare, ops
+from jaxbp.instrument._boundaries import takes_infinities
 
 X = jax.random.normal(jax.random.key(0), (4, 3))
 
@@ -201,3 +202,66 @@ def test_a_rule_that_is_told_what_varies_is_asked_as_it_is_called(order):
     of_both = compare(right, X.astype(s.dtype), s, order=order)
     assert of_both.ok, of_both
     assert not compare(lambda s: wrong(X.astype(s.dtype), s), s, order=order).ok
+
+
+def gated(x, b):
+    return jnp.maximum(x * x + b, 0) * x
+
+
+def gated_bwd(res, g):
+    x, b = res
+    on = (x * x + b > 0).astype(x.dtype)
+    return g * on * (3 * x * x + b), g * on * x
+
+
+def test_an_infinity_is_asked_where_f_has_an_answer_to_it():
+    masked = lambda x: jnp.where(x > 0, x, -jnp.inf).max()
+    asked = [jax.nn.softmax, jnp.tanh, masked, lambda x: jnp.sort(x)[1:]]
+    taken = [takes_infinities(jax.make_jaxpr(f)(X)) for f in (*asked, jnp.square)]
+    assert taken == [True] * 4 + [False]
+    # 0 times an infinite bias: nobody has one.
+    assert compare(rule(gated, gated_bwd), X, X - 0.5).ok
+
+
+def mixture(x, log_scale):
+    z = x[:, None] * jnp.exp(-log_scale)
+    return jax.nn.logsumexp(-z * z / 2 - log_scale, axis=1)
+
+
+def mixture_bwd(power):
+    def bwd(res, g):
+        z = res[0][:, None] * jnp.exp(-res[1])
+        share = g[:, None] * jax.nn.softmax(-z * z / 2 - res[1], axis=1)
+        x_bar = -(share * z * jnp.exp(-res[1])).sum(1)
+        return x_bar, (share * (z**power - 1)).sum(0)
+
+    return bwd
+
+
+def test_where_f_itself_overflows_a_rule_may():
+    args = X[:, 0], jnp.array([-0.9, 0.3, 0.1], X.dtype)
+    found = compare(rule(mixture, mixture_bwd(2)), *args, effort="full")
+    assert found.verdict == "less-accurate", found
+    assert "f itself overflows there" in str(found)
+    assert compare(rule(mixture, mixture_bwd(1)), *args).verdict == "wrong"
+    # Where it does not, a rule may not.
+    slope = lambda x, g: (g * jnp.exp(x) / (1 + jnp.exp(x)),)
+    assert compare(rule(jax.nn.softplus, slope), X).verdict == "wrong"
+
+
+def weighed(scores, values):
+    return jax.nn.softmax(scores) @ values
+
+
+def weighed_bwd(res, g):
+    scores, values = res
+    p = jax.nn.softmax(scores)
+    means = ((p @ values) * g).sum(1, keepdims=True)
+    return p * (g @ values.T - means), p.T @ g
+
+
+def test_digits_of_a_gradient_next_to_none_are_not_asked_of_a_sum():
+    # At 64 times the scores one weight is 1, and a difference of equals rounding alone.
+    args = 20 * X @ X.T, X
+    assert X.dtype == jnp.float32
+    assert compare(rule(weighed, weighed_bwd), *args, effort="full").ok

@@ -33,6 +33,18 @@ def test_a_mask_is_asked_with_some_flags_off(valid):
     assert "some flags off" in found.findings[0].message
 
 
+@pytest.mark.parametrize("at_least", [1, 0])
+def test_a_row_without_a_flag_over_its_count_is_no_number(at_least):
+    # Which XLA makes a select of, whose other side is 0.
+    def bwd(res, g):
+        x, on = res[0], res[1].astype(res[0].dtype)
+        share = on / jnp.maximum(on.sum(1, keepdims=True), at_least)
+        return g[:, None] * 2 * x * share, None
+
+    found = compare(rule(mean_of_valid, bwd), X, np.ones((4, 3), bool))
+    assert found.verdict == ("right" if at_least else "wrong")
+
+
 def of_events(of_all=False):
     """A mean over events that a whole number counts as one, or as none."""
 

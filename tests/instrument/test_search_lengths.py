@@ -269,3 +269,10 @@ def test_a_solver_that_runs_out_of_rounds_at_other_lengths_is_not_asked_there():
     a, b = jnp.array([[1.0, -0.6], [0.3, 0.2]]), jnp.array([1.0, 2.0])
     assert compare(of(1), a, b, effort="full").ok
     assert compare(of(-1), a, b).verdict == "wrong"
+
+
+def test_arrays_of_jax_stay_arrays_of_jax():
+    # NumPy raises where JAX clamps an index, and has no `.at`.
+    args = jnp.ones((4, 3)), jnp.array([0, 3]), np.array([0, 3])
+    kinds = {tuple(map(type, variant.args)) for variant in other_lengths(args, {})}
+    assert kinds == {tuple(map(type, args))}
