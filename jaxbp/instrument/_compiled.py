@@ -12,15 +12,18 @@ from jaxbp import _jaxpr
 from jaxbp._steps import holds
 from jaxbp.instrument._equations import LARGE
 
-# Of the CPU's compiler; some come and some go with its versions. Its algebra is no
-# IEEE arithmetic: a mask over its sum becomes a select, 0 where 0/0 is written.
+# Of the CPU's compiler; some come and some go with its versions.
 _UNOPTIMISED = {
-    "xla_disable_hlo_passes": "algsimp",
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
     "xla_cpu_use_fusion_emitters": False,
     "xla_cpu_parallel_codegen_split_count": 1,
 }
+
+
+# Its algebra is no IEEE arithmetic: a mask over its sum becomes a select, whose other
+# side is 0 where 0/0 is written.
+_AS_WRITTEN = {"xla_disable_hlo_passes": "algsimp"}
 
 
 def jitted(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -31,7 +34,8 @@ def jitted(f: Callable[..., Any]) -> Callable[..., Any]:
     optimised = jax.jit(f)
     if jax.default_backend() != "cpu":
         return optimised
-    spared = jax.jit(f, compiler_options=unoptimised())
+    as_written = dict(filter(_is_known, _AS_WRITTEN.items()))
+    spared = jax.jit(f, compiler_options=unoptimised() | as_written)
 
     @functools.wraps(f)
     def call(*args: Any) -> Any:
@@ -41,19 +45,18 @@ def jitted(f: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-@functools.cache
 def unoptimised() -> dict[str, Any]:
     """The options that spare compiling, those that this version's compiler knows."""
-    nothing = jax.jit(lambda: 0).lower()
+    return dict(filter(_is_known, _UNOPTIMISED.items()))
 
-    def is_known(option):
-        try:
-            nothing.compile(compiler_options=dict([option]))
-        except jax.errors.JaxRuntimeError:
-            return False
-        return True
 
-    return dict(filter(is_known, _UNOPTIMISED.items()))
+@functools.cache
+def _is_known(option: tuple[str, Any]) -> bool:
+    try:
+        jax.jit(lambda: 0).lower().compile(compiler_options=dict([option]))
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
 
 
 class Programs:

@@ -9,18 +9,10 @@ from jaxbp.instrument import _compiled
 from jaxbp.instrument._equations import LARGE
 
 
-@pytest.fixture
-def asked_anew():
-    _compiled.unoptimised.cache_clear()
-    yield
-    _compiled.unoptimised.cache_clear()
-
-
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="options of the CPU's")
-def test_options_that_the_compiler_does_not_know_are_left_out(asked_anew, monkeypatch):
+def test_options_that_the_compiler_does_not_know_are_left_out(monkeypatch):
     known = _compiled.unoptimised()
     assert known.get("xla_backend_optimization_level") == 0
-    _compiled.unoptimised.cache_clear()
     more = {**known, "xla_of_no_version": True}
     monkeypatch.setattr(_compiled, "_UNOPTIMISED", more)
     assert _compiled.unoptimised() == known
