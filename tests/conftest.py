@@ -22,6 +22,25 @@ def _float64_and_strict():
         yield
 
 
+# Where tests share what takes long: the systems' graphs, the experiments' reports.
+_TOGETHER = {"drawing", "experiments"}
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config, log):
+    """`--dist loadfile`, but folders whose tests share go to one process whole."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Together(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            folder = pathlib.PurePath(nodeid.split("::")[0]).parent.name
+            return folder if folder in _TOGETHER else super()._split_scope(nodeid)
+
+    return Together(config, log)
+
+
 # What the instrument and the experiments say hangs on the last digits of what a user
 # compiles; of everything else, what is marked `optimised`.
 _OPTIMISED = {"instrument", "experiments"}
