@@ -125,9 +125,12 @@ def summing_to_one(x: np.ndarray, unit: float) -> np.ndarray:
 
 
 def keeping_data(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """The same of integers: what is in order stays so, a permutation stays one."""
-    if is_permutation(old):
-        return old[::-1] if not is_sorted(old) else old
+    """The same of integers: what is in order stays so, a permutation stays one.
+
+    From 0 up in order they are positions, which may well occur twice.
+    """
+    if is_permutation(old) and not is_sorted(old):
+        return old[::-1]
     return keeping_order(old, new)
 
 

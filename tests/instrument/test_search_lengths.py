@@ -213,9 +213,11 @@ def test_a_permutation_stays_one_at_every_length(backward):
     permuted.defvjp(lambda x, p: (x[p], p), backward)
     x = jax.random.normal(jax.random.key(0), (5, 3))
     assert compare(permuted, x, np.array([3, 0, 4, 1, 2]), effort="full").ok
-    # Of four rows one is asked for twice: these are indices as any others.
-    found = compare(permuted, x, np.array([3, 0, 4, 1, 1]), effort="full")
-    assert found.verdict == "wrong"
+    # Of four rows one is asked for twice: these are indices as any others. And so are
+    # positions, from 0 up in order.
+    for places in ([3, 0, 4, 1, 1], [0, 1, 2, 3, 4]):
+        found = compare(permuted, x, np.array(places), effort="full")
+        assert found.verdict == "wrong"
 
 
 def curvature(last):
