@@ -110,7 +110,7 @@ def _has_digits(finding: Finding, exact: Testimony, unit: float) -> bool:
         return True
     k, at = exact.paths.index(finding.argument), finding.worst.index
     truth = exact.manual[0].cotangents[k]
-    noise = exact.noise(0)[MANUAL].cotangents[k]
+    noise = exact.noise(0, MANUAL).cotangents[k]
     times = unit / np.finfo(truth.dtype).eps
     return bool(np.isfinite(truth[at]) and noise[at] * times <= abs(truth[at]))
 

@@ -99,11 +99,11 @@ def _accuracy(working, exact, k, path, little, manual, auto) -> Finding:
         units = np.nan_to_num(off / (eps * np.maximum(sizes, tiny)), posinf=np.inf)
     # What is cast down inside is no nearer to the truth in float64; and below the
     # smallest normal number a dtype has no digits to be right in.
-    least = _NOISE * exact.noise(c)[_side(exact, c, k)].cotangents[k]
+    least = _NOISE * exact.noise(c, _side(exact, c, k)).cotangents[k]
     told = off > np.maximum(least, tiny)
     if not told.any():
         return Finding("right", path)
-    noise = np.maximum(working.noise(c)[MANUAL].cotangents[k], tiny)
+    noise = np.maximum(working.noise(c, MANUAL).cotangents[k], tiny)
     beyond = disagreement(m.astype(truth.dtype), truth, working.unit, noise)
     with np.errstate(all="ignore"):  # where autodiff keeps no digit, none is asked for
         autos = np.abs(a.astype(truth.dtype) - truth)

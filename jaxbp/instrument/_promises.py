@@ -7,7 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp._steps import holds
-from jaxbp.instrument._answers import MANUAL, Answers, beyond_rounding, worst_at
+from jaxbp.instrument._answers import (
+    BOTH,
+    MANUAL,
+    Answers,
+    beyond_rounding,
+    worst_at,
+)
 from jaxbp.instrument._comparison import Finding
 from jaxbp.instrument._judge import further_than, worst_elements
 from jaxbp.instrument._tolerance import ends_at_a_float
@@ -32,7 +38,7 @@ class Promises(Answers):
                 continue
             multiple = beyond_rounding(m, a, self.unit)
             if multiple is not None:
-                noise = np.maximum(*(side.outputs[k] for side in self.noise(0)))
+                noise = np.maximum(*(self.noise(0, side).outputs[k] for side in BOTH))
                 multiple = beyond_rounding(m, a, self.unit, noise)
             if multiple is not None:
                 worst = worst_at(m, a, int(worst_elements(multiple)[0]))
@@ -82,7 +88,7 @@ class Promises(Answers):
             scaled = at_large[k] / np.float64(times)  # of float16 it is infinite
             multiple = beyond_rounding(scaled, once, self.unit)
             if multiple is not None and self._ends_at_a_float:
-                noise = self.noise(len(self.probes) - 1)[MANUAL].cotangents[k]
+                noise = self.noise(len(self.probes) - 1, MANUAL).cotangents[k]
                 multiple = beyond_rounding(scaled, once, self.unit, noise)
             if multiple is None:
                 continue

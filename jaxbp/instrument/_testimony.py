@@ -11,7 +11,7 @@ from jaxbp.instrument._answers import (
     MANUAL,
     beyond_rounding,
 )
-from jaxbp.instrument._comparison import Finding
+from jaxbp.instrument._comparison import FAILED, Finding
 from jaxbp.instrument._evidence import gathered
 from jaxbp.instrument._judge import (
     ASKED,
@@ -155,7 +155,8 @@ class Testimony(Promises):
         path = self.paths[k]
         finding = judge(path, m, a, multiple, numeric, self.unit, evidence)
         message = f"{note}{finding.message}"
-        output = self._output(c, k, multiple)
+        # Which of them shows it takes runs of its own.
+        output = self._output(c, k, multiple) if finding.verdict in FAILED else ""
         return dataclasses.replace(finding, output=output, message=message)
 
     def _output(self, c, k, multiple) -> str:
