@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
@@ -21,28 +22,49 @@ _UNOPTIMISED = {
 }
 
 
-# Its algebra is no IEEE arithmetic: a mask over its sum becomes a select, whose other
-# side is 0 where 0/0 is written.
+# XLA's algebra makes a select of a mask over its sum: 0 where 0/0 is written. There are
+# programs that it cannot compile without.
 _AS_WRITTEN = {"xla_disable_hlo_passes": "algsimp"}
 
 
 def jitted(f: Callable[..., Any]) -> Callable[..., Any]:
     """`jax.jit(f)`, on a CPU left unoptimised where its arguments are small.
 
-    It takes a fraction of the time to compile, and longer to run.
+    It takes a fraction of the time to compile, and longer to run. Where flags are
+    reckoned with it does what is written.
     """
     optimised = jax.jit(f)
     if jax.default_backend() != "cpu":
         return optimised
-    as_written = dict(filter(_is_known, _AS_WRITTEN.items()))
-    spared = jax.jit(f, compiler_options=unoptimised() | as_written)
+    options = unoptimised()
+    exact = options | dict(filter(_is_known, _AS_WRITTEN.items()))
+    spared, as_written = (jax.jit(f, compiler_options=o) for o in (options, exact))
+    chosen = None
 
     @functools.wraps(f)
     def call(*args: Any) -> Any:
-        small = sum(map(np.size, jax.tree.leaves(args))) <= LARGE
-        return (spared if small else optimised)(*args)
+        nonlocal chosen
+        if sum(map(np.size, jax.tree.leaves(args))) > LARGE:
+            return optimised(*args)
+        if chosen is None:
+            flagged = holds(spared.trace(*args).jaxpr, _is_of_flags)
+            chosen = as_written if flagged else spared
+        try:
+            return chosen(*args)
+        except jax.errors.JaxRuntimeError:
+            if chosen is spared:
+                raise
+            chosen = spared  # what f's own callback raises, it raises again
+            return spared(*args)
 
     return call
+
+
+def _is_of_flags(eqn: Any) -> bool:
+    if eqn.primitive.name != "convert_element_type":
+        return False
+    old, new = (v.aval.dtype for v in (*eqn.invars, *eqn.outvars))
+    return old.kind == "b" and jnp.issubdtype(new, jnp.inexact)
 
 
 def unoptimised() -> dict[str, Any]:

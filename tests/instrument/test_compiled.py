@@ -31,3 +31,14 @@ def test_small_and_large_arguments_have_a_program_each():
         # Unoptimised code may round otherwise by a unit or two.
         np.testing.assert_allclose(called(x, {"by": 3.0}), np.tanh(x) * 3, rtol=1e-6)
     assert traces == [8, LARGE + 1]
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="options of the CPU's")
+def test_flags_are_reckoned_with_as_written_where_xla_can():
+    share = lambda on: on.astype(float) / on.sum().astype(float)
+    assert np.isnan(_compiled.jitted(share)(jnp.zeros(3, bool))).all()
+    # A pad of less than nothing it cannot compile without its algebra.
+    cropped = lambda x: jax.lax.pad(share(x > 0), 0.0, [(-1, -2, 1)])
+    x = jnp.arange(8.0)
+    for called in [_compiled.jitted(cropped)] * 2:
+        np.testing.assert_array_equal(called(x), cropped(x))
