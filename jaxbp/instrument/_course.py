@@ -28,7 +28,7 @@ from jaxbp.instrument._search import (
     varied,
     worse,
 )
-from jaxbp.instrument._structure import MASK, structure
+from jaxbp.instrument._structure import MASK, structures
 from jaxbp.instrument._testimony import Testimony
 from jaxbp.instrument._variants import too_large
 
@@ -159,7 +159,8 @@ def _kept(asked: Question, here: Here) -> str:
     """The arguments whose structure every other point has too."""
     pairs = zip(asked.paths, map(np.asarray, here.answers.leaves), strict=True)
     reals = [(path, x) for path, x in pairs if not np.iscomplexobj(x)]
-    named = [(path, structure(x.astype(np.float64))) for path, x in reals]
+    kinds = structures([x.astype(np.float64) for _, x in reals])
+    named = zip((path for path, _ in reals), kinds, strict=True)
     kept = [(path, kind) for path, kind in named if kind not in ("", MASK)]
     return ", ".join(f"{path} {kind}" for path, kind in kept)
 

@@ -130,8 +130,10 @@ def _first(pair: Pair, call: Call, link: Link, seed: int) -> Finding:
     for k, name in enumerate(pair.arguments):
         m, a, dtype = manual.cotangents[k], auto.cotangents[k], pair.dtypes[k]
         zero = zeros.cotangents[k]
-        # A rule may be written for the caller's narrower dtype, and answer in that.
-        own = link.widened and dtype.itemsize >= 8 and m.dtype.itemsize >= link.widened
+        # A rule may be written for the caller's narrower dtype, and answer in that. And
+        # what f makes itself stays as narrow beside arguments that were widened.
+        least = link.widened if dtype.itemsize >= 8 else dtype.itemsize
+        own = link.widened and m.dtype.itemsize >= least
         if m.dtype != dtype and not own:
             message = f"a cotangent of dtype {m.dtype} for {dtype}"
             return Finding("broken-contract", name, message=message)

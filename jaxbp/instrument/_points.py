@@ -15,14 +15,15 @@ from jaxbp.instrument._boundaries import Sentinel
 from jaxbp.instrument._data import Changes, New, other_data, repeated
 from jaxbp.instrument._structure import (
     apart,
+    as_it_was,
     fractions,
     in_order,
     is_mask,
     is_one_hot,
     is_real,
-    keeping,
     knots,
     positive,
+    structures,
     within,
 )
 
@@ -76,7 +77,7 @@ def points(
     for name, values in _one_by_one(inputs, specials, rng):
         yield from _tame(name, inputs, values, finite)
     for name, values in _unbounded(inputs) if infinities else ():
-        point = Point(name, _moved(inputs, values, keeping))
+        point = Point(name, _moved(inputs, values))
         if finite(point.inputs):
             yield point
     yield from _between(inputs, rng)
@@ -150,7 +151,7 @@ def _between(inputs, rng) -> Iterator[Point]:
         new = [
             y / y.sum(axis=-1, keepdims=True) if is_one_hot(x) else y for x, y in pairs
         ]
-        yield Point("between zeros and ones", _moved(inputs, new, lambda _, x: x))
+        yield Point("between zeros and ones", _moved(inputs, new, keep=False))
 
 
 def _other_phases(inputs, rng) -> Iterator[Point]:
@@ -173,7 +174,7 @@ def _other_phases(inputs, rng) -> Iterator[Point]:
 
 def _tame(name, inputs, values, finite) -> Iterator[Point]:
     """The point; where not all is finite there, the first kinder one as well."""
-    point = Point(name, _moved(inputs, values, keeping))
+    point = Point(name, _moved(inputs, values))
     if finite(point.inputs):
         del values  # of a large program they need not wait in memory
         yield point
@@ -181,7 +182,7 @@ def _tame(name, inputs, values, finite) -> Iterator[Point]:
     yield point
     for word, kinder in _KINDER.items():
         tame = [kinder(*pair) for pair in zip(_arrays(inputs), values, strict=True)]
-        tried = _moved(inputs, tame, keeping)
+        tried = _moved(inputs, tame)
         if finite(tried):
             yield Point(f"{name}, {word}", tried)
             return
@@ -192,16 +193,18 @@ def _arrays(inputs) -> list[np.ndarray]:
     return [x.astype(np.float64, copy=False) for x in moved]
 
 
-def _moved(inputs, values, keep) -> list[Any]:
+def _moved(inputs, values, keep=True) -> list[Any]:
     """The inputs with new values on the real differentiable leaves, dtypes kept."""
-    given = zip(values, knots(_arrays(inputs)), strict=True)
+    old = _arrays(inputs)
+    kinds = structures(old) if keep else [""] * len(old)
+    given = zip(values, kinds, knots(old), strict=True)
     moved = []
     for x in inputs:
         if is_real(x):
             old = np.asarray(x)
             wide = old.astype(np.float64, copy=False)
-            new, is_knots = next(given)
-            new = apart(wide, new) if is_knots else keep(wide, new)
+            new, kind, is_knots = next(given)
+            new = apart(wide, new) if is_knots else as_it_was(kind, wide, new)
             with np.errstate(over="ignore"):  # too large for a narrow dtype: inf
                 x = jnp.asarray(new.reshape(old.shape), old.dtype)
         moved.append(x)

@@ -29,9 +29,20 @@ def structure(x: np.ndarray) -> str:
     return SORTED if is_sorted(x) else ""
 
 
+def structures(arrays: Sequence[np.ndarray]) -> list[str]:
+    """Of several. One alone is in order as a test's way to write some numbers down."""
+    alone = sum(x.ndim > 0 for x in arrays) < 2
+    kinds = map(structure, arrays)
+    return ["" if alone and kind == SORTED else kind for kind in kinds]
+
+
 def keeping(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     """New values with the structure of the old ones."""
-    kind = structure(old)
+    return as_it_was(structure(old), old, new)
+
+
+def as_it_was(kind: str, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """New values with a structure that the old ones have."""
     if kind == MASK:
         return old
     if kind == SIMPLEX:
@@ -199,7 +210,8 @@ def is_sorted(x: np.ndarray) -> bool:
     """Rows of four or more that ascend, not all equal: fewer do so by chance."""
     if not x.ndim or x.shape[-1] < 4 or x.dtype == bool:
         return False
-    steps = np.diff(x, axis=-1)
+    with np.errstate(invalid="ignore"):  # a mask's infinities
+        steps = np.diff(x, axis=-1)
     return bool((steps >= 0).all() and (steps > 0).any())
 
 

@@ -186,8 +186,10 @@ def other_dtypes(
                 x = np.asarray(leaf, np.float64)
                 if largest is not None and x.any():
                     scale = largest / np.max(np.abs(x))
-                new = x if scale == 1 else keeping(x, x * scale)
-                with np.errstate(over="ignore"):
+                with np.errstate(
+                    over="ignore", invalid="ignore"
+                ):  # a mask's infinities
+                    new = x if scale == 1 else keeping(x, x * scale)
                     return jnp.asarray(new, dtype)
 
             return jax.tree.map(one, (args, kwargs))

@@ -9,6 +9,8 @@ from jax import lax
 
 from jaxbp.instrument._audit import audit
 
+W = jnp.array([1.0, 2.0, 3.0, -1.5], jnp.float32)
+
 
 def test_float32_arguments_are_asked_in_float64_and_nothing_is_left_changed():
     with jax.enable_x64(False):
@@ -84,3 +86,27 @@ def test_a_cotangent_that_is_narrower_than_the_callers_breaks_the_contract():
     assert found.verdict == "broken-contract"
     assert "a cotangent of dtype bfloat16" in found.findings[0].message
     assert "dtype" not in audit(lambda x: own(x).sum(), x).findings[0].message
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda x: W,
+        lambda x: jnp.exp(W),
+        lambda x: W.astype(jnp.bfloat16),
+        lambda x: jnp.arange(4, dtype=jnp.float32),
+    ],
+    ids=["closed over", "computed", "narrower", "made"],
+)
+def test_what_f_makes_itself_stays_narrow_and_no_rule_is_blamed(made):
+    def product(times=1):
+        bwd = lambda res, g: (times * g * res[1], g * res[0])
+        return rule(lambda w, x: w * x, bwd)
+
+    x = X.astype(np.float32)
+    with jax.numpy_dtype_promotion("standard"):
+        good, bad = product(), product(-1)
+        assert audit(lambda x: good(made(x), x).sum(), x).verdict == "right"
+        assert audit(lambda x: bad(made(x), x).sum(), x).verdict == "wrong"
+        found = audit(lambda x: good(made(x), wrong(x)).sum(), x)
+        assert found.first.rule == "faulty"

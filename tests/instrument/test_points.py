@@ -131,6 +131,17 @@ def test_what_ordinary_arguments_hide_is_found(name):
     assert comparison.verdict in ("wrong", "broken-contract"), comparison
 
 
+def test_one_array_alone_is_asked_in_no_order_too():
+    # From the least to the largest, as a test writes numbers down.
+    order = lambda x: (jnp.argsort(x), jnp.argsort(jnp.argsort(x)))
+    wrong, right = (rule(jnp.sort, lambda x, g, k=k: (g[order(x)[k]],)) for k in (0, 1))
+    x = np.linspace(0.1, 1, 7)
+    assert compare(right, x).ok
+    found = compare(wrong, x)
+    assert found.verdict == "wrong"
+    assert "rows in order" not in str(found)
+
+
 def logarithms(x):
     return jnp.log(x) * jnp.sqrt(x)
 

@@ -265,3 +265,12 @@ def test_digits_of_a_gradient_next_to_none_are_not_asked_of_a_sum():
     args = 20 * X @ X.T, X
     assert X.dtype == jnp.float32
     assert compare(rule(weighed, weighed_bwd), *args, effort="full").ok
+
+
+def test_a_mask_of_infinities_raises_no_warning():
+    # Which the tests take for errors.
+    allowed = jnp.tril(jnp.ones((4, 4), bool))
+    mask = jnp.where(allowed, 0, -jnp.inf).astype(X.dtype)
+    shown = lambda x, mask: jax.nn.softmax(x + mask) @ x
+    given = rule(shown, lambda res, g: jax.vjp(shown, *res)[1](g))
+    assert compare(given, X @ X.T, mask, effort="full").ok
