@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 from jax.lax import GatherScatterMode
@@ -39,15 +40,19 @@ def takes_infinities(jaxpr: Any) -> bool:
     """Whether it names one, or asks of its numbers what has an answer there."""
 
     def takes(eqn):
-        named = (v.val for v in eqn.invars if isinstance(v, Literal))
-        return eqn.primitive.name in _BOUNDED or any(map(_is_infinite, named))
+        return eqn.primitive.name in _BOUNDED or names_infinity(eqn)
 
     return holds(jaxpr, takes)
 
 
-def _is_infinite(value: Any) -> bool:
-    value = np.asarray(value)
-    return value.dtype.kind == "f" and bool(np.isinf(value).any())
+def names_infinity(eqn: Any) -> bool:
+    """Whether a constant in it is infinite."""
+    values = (v.val for v in eqn.invars if isinstance(v, Literal))
+    return any(np.isinf(np.asarray(v, np.float64)).any() for v in values if _is_real(v))
+
+
+def _is_real(value: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(value), jnp.floating)
 
 
 class Sentinel(NamedTuple):

@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Literal
 
 from jaxbp._jaxpr import is_differentiable
 from jaxbp._steps import holds
 from jaxbp.instrument._answers import MANUAL
+from jaxbp.instrument._boundaries import names_infinity
 from jaxbp.instrument._comparison import Finding, elsewhere
 from jaxbp.instrument._precision import in_low_precision
 from jaxbp.instrument._program import Program, in_float64, traced
@@ -62,7 +62,9 @@ def _narrowed(asked: Question, answers: Testimony, variant: Variant) -> Program 
         return None
     wide = answers.program.manual.jaxpr
     # One whose constants overflow in this dtype is not written for it.
-    overflows = holds(narrow.manual.jaxpr, _infinite) and not holds(wide, _infinite)
+    overflows = holds(narrow.manual.jaxpr, names_infinity) and not holds(
+        wide, names_infinity
+    )
     return None if overflows else narrow
 
 
@@ -128,15 +130,6 @@ def _milder(finding: Finding, foreign: bool, little: float) -> Finding:
     slope = (lost and size <= little) or (overflow and size == 0 <= little)
     told = slope or (foreign and (overflow or lost or value))
     return replace(finding, verdict="less-accurate") if told else finding
-
-
-def _infinite(eqn: Any) -> bool:
-    values = (v.val for v in eqn.invars if isinstance(v, Literal))
-    return any(np.isinf(np.asarray(v, np.float64)).any() for v in values if _is_real(v))
-
-
-def _is_real(value: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(value), jnp.floating)
 
 
 def _lost(narrow, exact) -> bool:

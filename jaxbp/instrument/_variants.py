@@ -186,9 +186,7 @@ def other_dtypes(
                 x = np.asarray(leaf, np.float64)
                 if largest is not None and x.any():
                     scale = largest / np.max(np.abs(x))
-                with np.errstate(
-                    over="ignore", invalid="ignore"
-                ):  # a mask's infinities
+                with np.errstate(all="ignore"):  # infinities, a mask's or of the cast
                     new = x if scale == 1 else keeping(x, x * scale)
                     return jnp.asarray(new, dtype)
 

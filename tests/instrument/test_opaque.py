@@ -13,7 +13,6 @@ from jaxbp.instrument._noise import rounding_noise
 from jaxbp.instrument._numeric import ladder, secants
 from jaxbp.instrument._tolerance import (
     Rounds,
-    at_tolerance,
     ends_at_a_float,
     longer,
 )
@@ -57,43 +56,6 @@ def _three_terms(w, z, slope, z_bar):
 def _outer_swapped(w, z, slope, z_bar):
     w_bar, x_bar = _solved(w, z, slope, z_bar)
     return w_bar.T, x_bar
-
-
-def test_a_loop_is_at_its_tolerance_or_out_of_rounds():
-    def halved(rate, most):
-        going = lambda s: (jnp.abs(s[0] - s[1]).max() > 1e-9) & (s[2] < most)
-        step = lambda s: (rate * s[0] + 1, s[0], s[2] + 1)
-        return jax.lax.while_loop(going, step, (rate, 0 * rate + 9, 0))[0]
-
-    def told(f, *args):
-        return at_tolerance(jax.make_jaxpr(f)(*args), args)
-
-    def noted(rate, most):  # whether it moves, in the state
-        def step(s):
-            x = rate * s[0] + 1
-            return x, jnp.abs(x - s[0]).max() > 1e-9, s[2] + 1
-
-        going = lambda s: s[1] & (s[2] < most)
-        return jax.lax.while_loop(going, step, (rate, jnp.array(True), 0))[0]
-
-    few, many = (functools.partial(halved, most=k) for k in (20, 90))
-    assert [told(functools.partial(noted, most=k), 0.5) for k in (20, 90)] == [
-        [False],
-        [True],
-    ]
-    turns = lambda s: (s[0] / 2, ~s[1], s[2] + 1)  # which hangs on no float
-    start = lambda x: (x, jnp.array(True), 0)
-    counted = lambda x: jax.lax.while_loop(lambda s: s[1], turns, start(x))[0]
-    assert told(counted, 0.5) == []
-    assert told(many, 0.5) == [True]
-    assert told(few, 0.5) == [False]
-    # A round changes little long before it is there.
-    assert told(many, 0.9) == [False]
-    assert told(jax.jit(lambda x: many(x) + few(x)), 0.5) == [True, False]
-    assert told(jax.vmap(many), jnp.array([0.1, 0.9])) == [False]
-    # Inside another loop nobody looks.
-    repeated = lambda x: jax.lax.fori_loop(0, 2, lambda _, x: 0.1 * few(x), x)
-    assert told(repeated, 0.5) == [True]
 
 
 @pytest.mark.parametrize(
@@ -146,38 +108,6 @@ def test_a_loop_leaves_open_what_a_round_changes():
         for f in (loose, jax.jit(loose)):
             (change,) = _left_open(f, W, X)
             assert 0 < change.max() < tolerance
-
-
-def _expectile(sign):
-    """Of x, by weights that are found again until they stay, at most 60 times."""
-
-    def weights(x, m, tau):
-        return jnp.where(x > m, tau, 1 - tau)
-
-    def found(x, tau):
-        def again(state):
-            w = weights(x, state[0], tau)
-            m = (w * x).sum() / w.sum()
-            return m, (weights(x, m, tau) != w).any(), state[2] + 1
-
-        start = x.mean(), jnp.array(True), 0
-        return jax.lax.while_loop(lambda s: s[1] & (s[2] < 60), again, start)[0]
-
-    def bwd(res, g):
-        x, tau = res
-        m = found(x, tau)
-        share = g * weights(x, m, tau) / weights(x, m, tau).sum()
-        slope = jnp.abs(x - m).sum() / weights(x, m, tau).sum()
-        return share, sign * g * slope
-
-    return rule(found, bwd)
-
-
-@pytest.mark.parametrize("sign", [1, -1])
-def test_a_loop_that_notes_whether_it_moves_ends_at_a_tolerance_too(sign):
-    # Beyond 1 the weights have two signs, and no end.
-    c = compare(_expectile(sign), X, 0.8)
-    assert c.verdict == ("right" if sign == 1 else "wrong"), c
 
 
 def _iterated(pull):
