@@ -194,9 +194,8 @@ class Answers:
             rounding = self._rounding[c] = rounding_in(self.probes[c], outputs, noise)
             s = self.secants(c, everywhere, rounding)
             values.append(Pullback(outputs, self._like_leaves(s.central)))
-            nothing = [np.zeros(x.shape) for x in outputs]
             off = [np.abs(x) for x in self._like_leaves(s.error / 4)]
-            errors.append(Pullback(nothing, off))
+            errors.append(Pullback(noise, off))
         return values, errors
 
     def _like_leaves(self, derivatives: np.ndarray) -> list[np.ndarray]:

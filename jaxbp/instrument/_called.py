@@ -65,7 +65,9 @@ class Called:
     @functools.cached_property
     def _value(self) -> Witness:
         avals = [v.aval for v in self.eqn.invars]
-        return Witness(jax.make_jaxpr(self._values)(avals), [], range(len(self.avals)))
+        return Witness(
+            jax.make_jaxpr(self._values)(avals), self.live, range(len(self.avals))
+        )
 
     def cotangents(self, bars, name: str, seed: int) -> list[list[Any]]:
         """The cotangent that arrives, if one does, and random ones."""

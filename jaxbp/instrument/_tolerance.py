@@ -123,6 +123,9 @@ class Rounds:
         self._avals = jaxpr.out_avals
         self._runs = [_Run(one) for one in (jaxpr, *others)] if others else []
 
+    def __bool__(self) -> bool:
+        return bool(self._runs)
+
     def left_open(self, inputs: Sequence[Any]) -> list[np.ndarray]:
         """What more rounds change in the outputs, together.
 

@@ -1,7 +1,7 @@
 """A witness: the VJP of a traced function, and what rounding does to it."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,13 @@ from jaxbp.instrument import _by_numpy
 from jaxbp.instrument._compiled import jitted
 from jaxbp.instrument._noise import at_places, rounding_noise
 from jaxbp.instrument._tolerance import Rounds, approaches, iterates, longer
+
+_NEAR = (
+    2.0**-5,
+    2.0**-7,
+    2.0**-9,
+    2.0**-11,
+)  # of an array: the numeric witness asks there
 
 
 class Pullback(NamedTuple):
@@ -138,15 +145,31 @@ class Witness:
     def noise_of_outputs(self, inputs: Sequence[Any], seed: int) -> list[np.ndarray]:
         """The same of the floating outputs alone, whose cotangents are not asked.
 
-        With what loops leave open, those too that end at a tolerance.
+        With what loops leave open, those too that end at a tolerance: here, and at
+        neighbours as near as the numeric witness asks. By chance, or since the matrix
+        is symmetric, one may end far within the tolerance.
         """
         rounded = rounding_noise(self.jaxpr, inputs, seed)
         noise = list(map(np.add, rounded, self._longer.left_open(inputs)))
+        for point in self._neighbours(inputs, seed) if self._longer else ():
+            noise = list(map(np.fmax, noise, self._longer.left_open(point)))
         return [noise[k] for k in self.outputs]
+
+    def _neighbours(self, inputs: Sequence[Any], seed: int) -> Iterator[list[Any]]:
+        rng = np.random.default_rng((seed, 2))
+        leaves = [np.asarray(inputs[k]) for k in self.wrt]
+        for step in _NEAR:
+            moves = (step * rng.standard_normal(np.shape(x)) for x in leaves)
+            near = [x + _rms(x) * d for x, d in zip(leaves, moves, strict=True)]
+            yield self.moved(inputs, near)
 
     @functools.cached_property
     def _longer(self) -> Rounds:
         return Rounds(self.jaxpr, longer(self.jaxpr, approaches))
+
+
+def _rms(x: np.ndarray) -> float:
+    return float(np.sqrt(np.vdot(x, x).real / max(x.size, 1)))
 
 
 def _stopped(jaxpr: Any, inputs: Sequence[tuple[Any, Any]]) -> list[tuple[Any, Any]]:

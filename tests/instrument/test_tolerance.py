@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from hand_written import rule
 
-from jaxbp import compare
+from jaxbp import audit, compare
 from jaxbp.instrument._tolerance import at_tolerance
 
 X = jax.random.normal(jax.random.key(1), (6,))
@@ -80,3 +80,38 @@ def test_a_loop_that_notes_whether_it_moves_ends_at_a_tolerance_too(sign):
     # Beyond 1 the weights have two signs, and no end.
     c = compare(_expectile(sign), X, 0.8)
     assert c.verdict == ("right" if sign == 1 else "wrong"), c
+
+
+def _solution(spoil=1.0):
+    """Of P x = b by conjugate gradients, which end where the residual is small."""
+
+    def solve(p, b):
+        def step(state):
+            x, r, d, rr, k, _ = state
+            pd = p @ d
+            a = rr / (d @ pd)
+            r = r - a * pd
+            return x + a * d, r, r + (r @ r / rr) * d, r @ r, k + 1, r @ r < 1e-20
+
+        start = 0 * b, b, b, b @ b, 0, jnp.array(False)
+        going = lambda state: ~state[5] & (state[4] < 200)
+        return jax.lax.while_loop(going, step, start)[0]
+
+    def bwd(res, g):
+        (p, _), x = res
+        w = solve(p, g)
+        return -spoil * jnp.outer(w, x), w
+
+    return rule(solve, bwd, lambda p, b: (solve(p, b), ((p, b), solve(p, b))))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_symmetric_matrix_ends_a_solver_further_within_than_its_neighbours(seed):
+    root, b = jax.random.normal(jax.random.key(seed), (2, 5, 5))
+    args = root @ root.T + 2 * jnp.eye(5), b[0]
+    right, wrong = _solution(), _solution(spoil=1.001)
+    c = compare(right, *args)
+    assert c.ok, c
+    assert audit(lambda p, b: (right(p, b) ** 2).sum(), *args).ok
+    assert compare(wrong, *args).findings[0].verdict == "wrong"
+    assert not audit(lambda p, b: (wrong(p, b) ** 2).sum(), *args).ok
