@@ -122,8 +122,22 @@ def _blame(target: str, verb: str) -> Iterator[None]:
         if str(error).startswith(f"jaxbp.{verb}:"):
             print(error, file=sys.stderr)
             raise SystemExit(2) from None
-        traceback.print_exception(error)
+        _print_from_the_users_code_on(error)
         _fail(f"{target} raised {type(error).__name__}; see above.")
+
+
+def _print_from_the_users_code_on(error: BaseException) -> None:
+    """The traceback behind the last of our frames; all of it where that is the end."""
+    home = os.path.dirname(__file__) + os.sep
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    files = [frame.f_code.co_filename for frame in frames]
+    own = [file.startswith(home) or "importlib" in file for file in files]
+    rest = error.__traceback__
+    for _ in range(len(own) - own[::-1].index(True)):
+        rest = rest and rest.tb_next
+    if rest or isinstance(error, SyntaxError):  # which tells its place itself
+        error = error.with_traceback(rest)
+    traceback.print_exception(error)
 
 
 def _function(option: str, target: str) -> Callable[..., Any]:
@@ -135,14 +149,14 @@ def _function(option: str, target: str) -> Callable[..., Any]:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not (name + ".").startswith(error.name + "."):
-            traceback.print_exc()
+            _print_from_the_users_code_on(error)
             _fail(f"importing {name} raised ModuleNotFoundError; see above.")
         _fail(
             f"expected {option} to be in a module that can be imported from "
             f"{os.getcwd()}; got {target}: there is no module {error.name}."
         )
     except (Exception, SystemExit) as error:
-        traceback.print_exc()
+        _print_from_the_users_code_on(error)
         _fail(f"importing {name} raised {type(error).__name__}; see above.")
     try:
         found = functools.reduce(getattr, path.split("."), module)
@@ -236,7 +250,3 @@ def _add_json(add: Callable[..., Any]) -> None:
 def _fail(message: str) -> NoReturn:
     print(f"jaxbp: {message}", file=sys.stderr)
     raise SystemExit(2)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

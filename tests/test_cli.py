@@ -84,12 +84,13 @@ def project(tmp_path, monkeypatch):
     """A working directory with a module `rules` in it, forgotten afterwards."""
     (tmp_path / "rules.py").write_text(MODULE)
     (tmp_path / "broken.py").write_text("import no_such_module_of_theirs\n")
+    (tmp_path / "unclosed.py").write_text("x = (\n")
     (tmp_path / "raising.py").write_text("1 / 0\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     yield
-    for name in ("rules", "broken", "raising"):
+    for name in ("rules", "broken", "unclosed", "raising"):
         sys.modules.pop(name, None)
 
 
@@ -288,6 +289,7 @@ def test_what_the_verb_refuses_is_one_line(capsys):
         ("rules:fails", "rules:make_args", "rules:fails raised KeyError"),
         ("rules:square", "rules:make_nothing", "rules:make_nothing raised KeyError"),
         ("broken:f", "rules:make_args", "importing broken raised ModuleNotFoundError"),
+        ("unclosed:f", "rules:make_args", "importing unclosed raised SyntaxError"),
         ("raising:f", "rules:make_args", "importing raising raised ZeroDivisionError"),
     ],
 )
@@ -296,8 +298,11 @@ def test_an_error_in_the_users_code_shows_its_traceback(capsys, function, args, 
         cli.main(["compare", function, "--args", args])
     assert ended.value.code == 2
     error = capsys.readouterr().err
-    assert "Traceback" in error
+    assert "Traceback" in error or "unclosed.py" in error
     assert error.splitlines()[-1] == f"jaxbp: {whose}; see above."
+    # From the user's own line on.
+    assert "cli.py" not in error
+    assert "importlib" not in error
 
 
 def test_help_does_not_wait_for_jax():
@@ -326,7 +331,7 @@ def test_what_the_users_code_prints_is_not_in_the_json(capsys):
 
 def test_an_answer_that_cannot_be_written_is_no_verdict():
     with open("/dev/full", "w") as full:
-        command = [sys.executable, "-m", "jaxbp.cli", "doctor"]
+        command = [sys.executable, "-m", "jaxbp", "doctor"]
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert ended.returncode == 2
     assert ended.stderr.startswith("jaxbp: the answer could not be written")

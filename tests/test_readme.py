@@ -57,7 +57,7 @@ def test_a_rule_of_ones_own_comes_to_the_verdicts_shown(tmp_path):
         (mended, compared, 0),
     ):
         (tmp_path / "model.py").write_text(source)
-        output = _run("-m", "jaxbp.cli", *command.split(), cwd=tmp_path, code=code)
+        output = _run("-m", "jaxbp", *command.split(), cwd=tmp_path, code=code)
         assert output == printed
 
 

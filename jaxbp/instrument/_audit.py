@@ -32,6 +32,7 @@ from jaxbp.instrument._witnesses import Witness
 _WIDE = 8  # bytes of a float64
 
 
+@jax.disable_jit(False)  # it takes a hundred times as long
 @jax.debug_nans(False)  # what is not finite is an answer
 @jax.debug_infs(False)
 @traceable("audit")

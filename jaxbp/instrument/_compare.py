@@ -17,13 +17,19 @@ from jaxbp._arguments import (
 )
 from jaxbp._errors import argument_error, describe, function_name
 from jaxbp._jaxpr import find_rules, is_differentiable, out_of_reach
-from jaxbp.instrument._comparison import Comparison, Finding, worst_of
+from jaxbp.instrument._comparison import (
+    Comparison,
+    Finding,
+    without_autodiff,
+    worst_of,
+)
 from jaxbp.instrument._course import at_the_point, looked_elsewhere, not_asked
 from jaxbp.instrument._presence import took_part
 from jaxbp.instrument._program import RuleRaises
 from jaxbp.instrument._search import Question
 
 
+@jax.disable_jit(False)  # it takes a hundred times as long
 @jax.debug_nans(False)  # what is not finite is an answer
 @jax.debug_infs(False)
 @traceable("compare")
@@ -110,7 +116,7 @@ def compare(
     note = here.note
     if answers.refused:
         auto, numbers = None, auto
-        findings = [_without_autodiff(finding) for finding in findings]
+        findings = list(map(without_autodiff, findings))
         note = f"judged by the numeric derivative, no autodiff: {answers.refused}"
     return Comparison(
         function_name(f),
@@ -194,7 +200,8 @@ def _nothing(answers, reference, findings) -> str:
     if not took_part(answers):
         return (
             "nothing to compare: no hand-written backward pass took part in this "
-            "gradient; ask where the branch that holds it is taken"
+            "gradient; ask where the branch that holds it is taken, and what reaches "
+            "it is not empty"
         )
     return ""
 
@@ -214,16 +221,6 @@ def _with_numeric(finding, paths, numbers):
         return finding
     value = numbers[paths.index(finding.argument)][worst.index]
     worst = dataclasses.replace(worst, numeric=value.item())
-    return dataclasses.replace(finding, worst=worst)
-
-
-def _without_autodiff(finding):
-    """Of a worst element the numeric value alone, which stood in autodiff's place."""
-    worst = finding.worst
-    if worst is None:
-        return finding
-    number = worst.auto if worst.numeric is None else worst.numeric
-    worst = dataclasses.replace(worst, auto=None, numeric=number)
     return dataclasses.replace(finding, worst=worst)
 
 

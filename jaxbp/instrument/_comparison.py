@@ -62,6 +62,16 @@ class Finding:
     point: Any = field(default=None, compare=False, repr=False)
 
 
+def without_autodiff(finding: Finding) -> Finding:
+    """A finding in which the numeric value alone stood in autodiff's place."""
+    worst = finding.worst
+    if worst is not None:
+        number = worst.auto if worst.numeric is None else worst.numeric
+        worst = replace(worst, auto=None, numeric=number)
+    message = finding.message.replace("autodiff", "the numeric derivative")
+    return replace(finding, worst=worst, message=message)
+
+
 @dataclass(frozen=True)
 class Comparison:
     """The answer of `compare`.

@@ -9,7 +9,13 @@ import numpy as np
 from jax.errors import UnexpectedTracerError
 
 from jaxbp._errors import first_line
-from jaxbp.instrument._comparison import FAILED, VERDICTS, Finding, Worst
+from jaxbp.instrument._comparison import (
+    FAILED,
+    VERDICTS,
+    Finding,
+    Worst,
+    without_autodiff,
+)
 from jaxbp.instrument._evidence import Evidence
 from jaxbp.instrument._findings import LinkFinding
 from jaxbp.instrument._judge import ASKED, judge, worst_elements
@@ -249,8 +255,7 @@ def _by_numbers(doubt: _Doubt, seed: int) -> Finding:
                 off = np.repeat(off.reshape(-1, 2).any(axis=1), 2)
             asked = type(numeric)(*(column[off] for column in numeric))
             finding = judge(name, m, a, (m != a).astype(float), asked, pair.unit)
-            if finding.worst:
-                finding = replace(finding, worst=replace(finding.worst, auto=None))
+            finding = without_autodiff(finding)
         found.append(finding)
     return min(found[1:] or found, key=lambda f: VERDICTS.index(f.verdict))
 

@@ -115,3 +115,8 @@ def test_a_symmetric_matrix_ends_a_solver_further_within_than_its_neighbours(see
     assert audit(lambda p, b: (right(p, b) ** 2).sum(), *args).ok
     assert compare(wrong, *args).findings[0].verdict == "wrong"
     assert not audit(lambda p, b: (wrong(p, b) ** 2).sum(), *args).ok
+
+
+def test_a_factor_is_that_of_the_numeric_derivative_where_there_is_no_other():
+    told = str(compare(_solution(spoil=2.0), 2 * jnp.eye(3) + 1, X[:3]))
+    assert "hand-written / the numeric derivative is 2 in every element" in told

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from hand_written import W, X, product, product_bwd, rule, spoiled
 
-from jaxbp import compare
+from jaxbp import audit, compare
 from jaxbp.instrument._comparison import VERDICTS, worst_of
 
 
@@ -60,12 +60,27 @@ def test_a_rule_that_took_no_part_proves_nothing():
         lambda x: x * bad(jnp.ones(3, x.dtype)).sum(),
         lambda x: jax.lax.stop_gradient(bad(x)) + x,
         lambda x: 0.0 * bad(x) + x,
+        lambda x: bad(x[:0]).sum() + x,
     ):
         comparison = compare(f, X)
         assert comparison.verdict == "unproven", comparison
         assert "took part" in comparison.note
     taken = compare(lambda x: jax.lax.cond(x.sum() < 1e9, bad, jnp.cos, x), X)
     assert taken.verdict == "wrong"
+
+
+def test_a_session_without_jit_is_asked_with_it():
+    seen, sine = [], rule(jnp.sin, lambda x, y_bar: (jnp.cos(x) * y_bar,))
+
+    def told(x):
+        seen.append(jax.config.jax_disable_jit)
+        return sine(x)
+
+    with jax.disable_jit():
+        assert compare(told, X).ok
+        assert audit(told, X).ok
+        assert jax.config.jax_disable_jit
+    assert not any(seen)
 
 
 def test_a_rule_that_rescues_a_bad_point_of_autodiff_is_told_from_a_wrong_one():
