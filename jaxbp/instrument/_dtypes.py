@@ -17,6 +17,7 @@ from jaxbp.instrument._precision import in_low_precision
 from jaxbp.instrument._program import Program, in_float64, traced
 from jaxbp.instrument._search import Question, all_finite, forgiven, largest
 from jaxbp.instrument._testimony import Testimony
+from jaxbp.instrument._tolerance import is_without_bound
 from jaxbp.instrument._variants import SQUARES, Variant, other_dtypes
 
 _LITTLE = 2.0**-8  # of the largest gradient at the caller's point: next to none
@@ -58,7 +59,10 @@ def _narrowed(asked: Question, answers: Testimony, variant: Variant) -> Program 
     try:
         args = variant.args, variant.kwargs
         narrow = traced(asked.f, *args, asked.reference, once=True)
+        written = narrow.manual.read(narrow.inputs, narrow.avals)
     except Exception:  # whatever `f` raises of it
+        return None
+    if holds(written, is_without_bound):
         return None
     wide = answers.program.manual.jaxpr
     # One whose constants overflow in this dtype is not written for it.

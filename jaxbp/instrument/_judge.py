@@ -226,7 +226,7 @@ _MEANING = {
     "autodiff-wrong": "the numeric derivative sides with the hand-written rule",
     "kink": "both lie between the one-sided derivatives, or there is none: a choice of "
     "subgradient",
-    "unproven": "the numeric derivative cannot tell which is right: ask where the "
+    "unproven": "the numeric derivative sides with neither: ask where the "
     "function is smooth and finite",
 }
 

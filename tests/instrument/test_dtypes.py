@@ -188,3 +188,23 @@ def test_a_sum_that_stops_in_a_narrow_dtype_is_wrong_and_not_just_inaccurate():
     assert compare(counted(jnp.float32), b).ok
     found = compare(counted(None), b)
     assert (found.verdict, found.findings[0].kind) == ("wrong", "dtype"), found
+
+
+def test_a_loop_that_counts_no_rounds_has_an_end_in_the_callers_dtype_alone():
+    """By halves until they are nearer than one unit of bfloat16's last place."""
+
+    def root(a):
+        def halved(state):
+            low, high = state
+            middle = (low + high) / 2
+            above = middle**3 + a * middle > 1
+            return jnp.where(above, low, middle), jnp.where(above, middle, high)
+
+        going = lambda state: (state[1] - state[0]).max() > 1e-5
+        return jax.lax.while_loop(going, halved, (0 * a, 0 * a + 2))[0]
+
+    def bwd(a, g):
+        x = root(a)
+        return (-g * x / (3 * x**2 + a),)
+
+    assert compare(rule(root, bwd), jnp.array([0.3, 2.5]), effort="full").ok
