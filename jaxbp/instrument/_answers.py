@@ -108,9 +108,10 @@ class Answers:
     ) -> list[np.ndarray]:
         """The noise of either at flat elements of some leaves, leaf by leaf.
 
-        As much as `needed`, or else the larger of the `sides` in full.
+        As much as `needed`, or else the larger of the `sides` in full: NaN where
+        rounding may give NaN to each of them.
         """
-        largest = [np.zeros(some.size) for some in places.values()]
+        largest = [np.full(some.size, np.nan) for some in places.values()]
         for side in sides:
             if all(
                 (n >= needed[k]).all() for k, n in zip(places, largest, strict=True)

@@ -1,6 +1,6 @@
 """The constants at which a program changes its mind, and the lengths it goes to."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -8,14 +8,16 @@ import numpy as np
 from jax.extend.core import Literal
 from jax.lax import GatherScatterMode
 
-from jaxbp._jaxpr import bodies, is_batched
-from jaxbp._steps import holds
+from jaxbp._jaxpr import bodies, is_batched, is_call
+from jaxbp._steps import holds, is_floating
 
 _CHOOSES = frozenset(("lt", "le", "gt", "ge", "eq", "ne", "max", "min", "clamp"))
 _MARKS = frozenset(("eq", "ne"))
 _ORDERS = frozenset(("lt", "le", "gt", "ge"))
 _SAME = frozenset(("broadcast_in_dim", "convert_element_type", "reshape", "squeeze"))
 _PARTS = frozenset(("gather", "slice", "dynamic_slice", "rev", "transpose"))
+_MAGNITUDES = frozenset(("abs", "square", "sqrt"))
+_KEEPS = _PARTS | {"reduce_sum", "reduce_max", "add", "max"}
 _SHIFTS = frozenset(("add", "sub"))
 # What has a value at an infinity, as a mask's scores are.
 _BOUNDED = frozenset(
@@ -82,7 +84,7 @@ def sentinels(primal: Any, *others: Any) -> list[Sentinel]:
 
 def _ends(jaxpr: Any) -> set[Sentinel]:
     found: set[Sentinel] = set()
-    for eqn, values in _met(jaxpr, _whole_inputs(jaxpr)):
+    for eqn, values in _met(jaxpr, _inputs(jaxpr, _is_whole)):
         if eqn.primitive.name in _ORDERS:
             # Against 0 JAX itself holds them, to make sense of negative indices.
             limits = [int(v) for v in _finite(values) if v > 0]
@@ -118,7 +120,7 @@ def lengths(jaxpr: Any) -> set[int]:
     Whole numbers, or those less a constant, that are compared with what is no constant.
     """
     found: set[int] = set()
-    for eqn, values in _met(jaxpr, _whole_inputs(jaxpr)):
+    for eqn, values in _met(jaxpr, _inputs(jaxpr, _is_whole)):
         if eqn.primitive.name in _ORDERS and None in values:
             found |= {v.place for v in values if isinstance(v, _Input)}
     return found
@@ -127,10 +129,19 @@ def lengths(jaxpr: Any) -> set[int]:
 def numbers(jaxpr: Any) -> set[int]:
     """The inputs whose whole numbers f reckons with: made floats, as they are."""
     found: set[int] = set()
-    for eqn, values in _met(jaxpr, _whole_inputs(jaxpr)):
+    for eqn, values in _met(jaxpr, _inputs(jaxpr, _is_whole)):
         if eqn.primitive.name == "convert_element_type":
             floating = eqn.outvars[0].aval.dtype.kind not in "iub"
             found |= {v.place for v in values if isinstance(v, _Input) and floating}
+    return found
+
+
+def magnitudes(jaxpr: Any) -> set[int]:
+    """The inputs that magnitudes are held against: a width, a radius, a threshold."""
+    found: set[int] = set()
+    for eqn, values in _met(jaxpr, _inputs(jaxpr, is_floating)):
+        if eqn.primitive.name in _CHOOSES and _MAGNITUDE in values:
+            found |= {v.place for v in values if isinstance(v, _Input)}
     return found
 
 
@@ -138,9 +149,21 @@ class _Input(NamedTuple):
     place: int
 
 
-def _whole_inputs(jaxpr: Any) -> dict[Any, _Input]:
+class _Magnitude(NamedTuple):
+    """A float that is not negative, whatever the inputs are."""
+
+
+_MAGNITUDE = _Magnitude()
+_Known = float | _Input | _Magnitude
+
+
+def _inputs(jaxpr: Any, are_meant: Callable[[Any], bool]) -> dict[Any, _Input]:
     inputs = getattr(jaxpr, "jaxpr", jaxpr).invars
-    return {v: _Input(k) for k, v in enumerate(inputs) if v.aval.dtype.kind in "iu"}
+    return {v: _Input(k) for k, v in enumerate(inputs) if are_meant(v.aval)}
+
+
+def _is_whole(aval: Any) -> bool:
+    return jnp.issubdtype(aval.dtype, jnp.integer)
 
 
 def _constants(jaxpr, names) -> set[float]:
@@ -148,13 +171,12 @@ def _constants(jaxpr, names) -> set[float]:
     return set().union(*map(_finite, chosen))
 
 
-def _met(jaxpr, known) -> Iterator[tuple[Any, list[float | _Input | None]]]:
+def _met(jaxpr, known) -> Iterator[tuple[Any, list[_Known | None]]]:
     """Every equation, with the constants and inputs among what it is given.
 
     Also such as were broadcast or cast; of an input, parts too, and a constant more or
-    less.
+    less. And which floats are magnitudes. What is found is added to `known`.
     """
-    known = dict(known)
     opened = getattr(jaxpr, "jaxpr", jaxpr)
     for eqn in opened.eqns:
         values = [_scalar(v, known) for v in eqn.invars]
@@ -162,6 +184,8 @@ def _met(jaxpr, known) -> Iterator[tuple[Any, list[float | _Input | None]]]:
         of_input = name in _SHIFTS | _PARTS and isinstance(values[0], _Input)
         if name in _SAME or of_input:
             known[eqn.outvars[0]] = values[0]
+        elif _is_magnitude(eqn, values):
+            known[eqn.outvars[0]] = _MAGNITUDE
         yield eqn, values
         if name == "while":  # what it begins with it need not go on with
             consts = eqn.params["cond_nconsts"] + eqn.params["body_nconsts"]
@@ -169,15 +193,29 @@ def _met(jaxpr, known) -> Iterator[tuple[Any, list[float | _Input | None]]]:
             values = [*values[:consts], *carry]
         for body in bodies(eqn):
             inner = getattr(body, "jaxpr", body).invars
-            pairs = zip(reversed(inner), reversed(values), strict=False)
-            yield from _met(body, dict(pairs))
+            inside = dict(zip(reversed(inner), reversed(values), strict=False))
+            yield from _met(body, inside)
+            if is_call(eqn):
+                outs = getattr(body, "jaxpr", body).outvars
+                pairs = zip(eqn.outvars, outs, strict=True)
+                known.update((v, _scalar(out, inside)) for v, out in pairs)
 
 
-def _finite(values: Iterable[float | _Input | None]) -> set[float]:
+def _is_magnitude(eqn: Any, values: list[_Known | None]) -> bool:
+    if not eqn.outvars or not is_floating(eqn.outvars[0].aval):
+        return False
+    name, ins = eqn.primitive.name, eqn.invars
+    even = name == "integer_pow" and eqn.params["y"] % 2 == 0
+    squared = name == "mul" and ins[0] is ins[1]
+    kept = name in _KEEPS and set(values) == {_MAGNITUDE}
+    return name in _MAGNITUDES or even or squared or kept
+
+
+def _finite(values: Iterable[_Known | None]) -> set[float]:
     return {v for v in values if isinstance(v, float) and abs(v) < 1e30}
 
 
-def _scalar(atom, known) -> float | _Input | None:
+def _scalar(atom, known) -> _Known | None:
     """The value of a constant, also of one that was broadcast or cast."""
     if not isinstance(atom, Literal):
         return known.get(atom)

@@ -25,6 +25,7 @@ from jaxbp.instrument._search import (
     Question,
     look_again,
     look_around,
+    stay_positive,
     varied,
     worse,
 )
@@ -162,6 +163,9 @@ def _kept(asked: Question, here: Here) -> str:
     kinds = structures([x.astype(np.float64) for _, x in reals])
     named = zip((path for path, _ in reals), kinds, strict=True)
     kept = [(path, kind) for path, kind in named if kind not in ("", MASK)]
+    positive = stay_positive(here.answers)
+    places = zip(asked.paths, here.answers.program.auto.wrt, strict=True)
+    kept += [(path, "positive") for path, place in places if place in positive]
     return ", ".join(f"{path} {kind}" for path, kind in kept)
 
 

@@ -1,6 +1,6 @@
 """The question asked in the dtypes that are narrower than float64."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from jaxbp.instrument._testimony import Testimony
 from jaxbp.instrument._tolerance import is_without_bound
 from jaxbp.instrument._variants import SQUARES, Variant, other_dtypes
 
+Doubt = Callable[[Finding, Testimony, Testimony], bool]
 _LITTLE = 2.0**-8  # of the largest gradient at the caller's point: next to none
 
 
@@ -29,7 +30,8 @@ def look_at_dtypes(asked: Question, answers: Testimony) -> Iterator[list[Finding
     What a dtype that is not the caller's cannot hold of arguments made larger is told,
     but not held against the rule: it was not asked for there. Nor is a slope that is
     lost where squares of arguments overflow, if it is next to none or 0 itself; or if
-    arguments so large leave none of its digits in that dtype, whatever its range.
+    arguments so large leave none of its digits in that dtype, whatever its range; or
+    leave autodiff's fewer than half.
     """
     own = {jnp.result_type(x) for x in _floats(asked.args, asked.kwargs)}
     sizes = map(largest, answers.auto[0].cotangents)
@@ -41,8 +43,9 @@ def look_at_dtypes(asked: Question, answers: Testimony) -> Iterator[list[Finding
             as_it_is = narrow is None
             narrow = narrow or _narrowed(asked, answers, variant)
             slopes = variant.name.endswith(SQUARES)
+            doubt = _without_digits if slopes else _of_few_digits
             findings = narrow and _in_dtype(
-                narrow, leaves, asked, answers, little, slopes
+                narrow, leaves, asked, answers, little, None if as_it_is else doubt
             )
             if findings is None:
                 break
@@ -78,12 +81,12 @@ def _in_dtype(
     asked: Question,
     answers: Testimony,
     little: Mapping[str, float],
-    slopes: bool,
+    doubt: Doubt | None,
 ) -> list[Finding] | None:
     """Findings at leaves of a narrow dtype; none where that cannot hold the values.
 
-    None where the function takes no gradient in it. `slopes`: those are not held whose
-    digits are all lost by rounding.
+    None where the function takes no gradient in it. What there is `doubt` about is told
+    and not held.
     """
     if not all(np.isfinite(np.asarray(x, complex)).all() for x in leaves):
         return []  # too large for this dtype, or infinite from the start
@@ -101,24 +104,35 @@ def _in_dtype(
     findings = in_low_precision(
         there, exact, asked.surrogates, callers=False, little=little
     )
-    kept = [
-        not slopes or f.verdict != "wrong" or _has_digits(f, exact, there.unit)
+    findings = [
+        replace(f, verdict="less-accurate")
+        if doubt and f.verdict == "wrong" and doubt(f, there, exact)
+        else f
         for f in findings
     ]
-    pairs = zip(findings, kept, strict=True)
-    findings = [f if k else replace(f, verdict="less-accurate") for f, k in pairs]
     return forgiven(findings, narrow, leaves)
 
 
-def _has_digits(finding: Finding, exact: Testimony, unit: float) -> bool:
-    """Whether rounding to `unit` leaves the hand-written rule any digit there."""
+def _without_digits(finding: Finding, there: Testimony, exact: Testimony) -> bool:
+    """Whether rounding leaves the hand-written rule no digit in the worst element."""
     if finding.worst is None or finding.argument not in exact.paths:
-        return True
+        return False
     k, at = exact.paths.index(finding.argument), finding.worst.index
     truth = exact.manual[0].cotangents[k]
     noise = exact.noise(0, MANUAL).cotangents[k]
-    times = unit / np.finfo(truth.dtype).eps
-    return bool(np.isfinite(truth[at]) and noise[at] * times <= abs(truth[at]))
+    times = there.unit / np.finfo(truth.dtype).eps
+    return not (np.isfinite(truth[at]) and noise[at] * times <= abs(truth[at]))
+
+
+def _of_few_digits(finding: Finding, there: Testimony, exact: Testimony) -> bool:
+    """Whether autodiff too keeps fewer than half its digits of the largest element."""
+    if finding.kind != "dtype" or finding.argument not in exact.paths:
+        return False
+    k = exact.paths.index(finding.argument)
+    truth, value = exact.auto[0].cotangents[k], there.auto[0].cotangents[k]
+    with np.errstate(all="ignore"):
+        off = np.abs(value.astype(truth.dtype) - truth).max()
+        return bool(off > np.sqrt(there.unit) * np.abs(truth).max())
 
 
 def _floats(args, kwargs) -> list[Any]:

@@ -67,7 +67,7 @@ def _told(width: np.ndarray, needed: np.ndarray, draw: int) -> np.ndarray:
 
     Where it is needed without end, all of them are.
     """
-    never = (width * _FAR < needed) & np.isfinite(needed) & (draw >= _FIRST)
+    never = (width < needed / _FAR) & np.isfinite(needed) & (draw >= _FIRST)
     return (width >= needed) | never
 
 

@@ -14,6 +14,7 @@ from jaxbp._jaxpr import is_differentiable
 from jaxbp.instrument._boundaries import Sentinel
 from jaxbp.instrument._data import Changes, New, other_data, repeated
 from jaxbp.instrument._structure import (
+    SYMMETRIC,
     apart,
     as_it_was,
     fractions,
@@ -23,6 +24,7 @@ from jaxbp.instrument._structure import (
     is_real,
     knots,
     positive,
+    structure,
     structures,
     within,
 )
@@ -45,6 +47,14 @@ class Point(NamedTuple):
 
     name: str
     inputs: list[Any]
+
+    def kept_positive(self, places: Collection[int]) -> "Point":
+        """The point with magnitudes at these places."""
+        negative = [k for k in places if (np.asarray(self.inputs[k]) < 0).any()]
+        if not negative:
+            return self
+        moved = [jnp.abs(x) if k in negative else x for k, x in enumerate(self.inputs)]
+        return Point(f"{self.name}, kept positive", moved)
 
 
 def points(
@@ -74,6 +84,9 @@ def points(
     specials = [*_PLAIN, *constants, *_EXTREME]
     for name, new in _everywhere(inputs, specials, rng):
         yield from _tame(name, inputs, _renewed(_arrays(inputs), new), finite)
+    if any(structure(x) == SYMMETRIC for x in _arrays(inputs)):
+        name = "a multiple of the identity"
+        yield from _tame(name, inputs, _renewed(_arrays(inputs), _of_identity), finite)
     for name, values in _one_by_one(inputs, specials, rng):
         yield from _tame(name, inputs, values, finite)
     for name, values in _unbounded(inputs) if infinities else ():
@@ -245,6 +258,13 @@ def _row_of_zeros(x):
     x = x.copy()
     x[:1] = 0
     return x
+
+
+def _of_identity(x):
+    """Of a symmetric matrix, one whose eigenvalues are all equal."""
+    if structure(x) != SYMMETRIC:
+        return x
+    return np.broadcast_to(_scale(x) * np.eye(x.shape[-1]), x.shape)
 
 
 def _paired(x, axis):

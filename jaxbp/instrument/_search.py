@@ -16,6 +16,7 @@ from jaxbp._steps import holds
 from jaxbp.instrument._boundaries import (
     boundaries,
     lengths,
+    magnitudes,
     numbers,
     sentinels,
     takes_infinities,
@@ -103,9 +104,11 @@ def look_around(
     most = min(float(jnp.finfo(jnp.result_type(x)).max) for x in floats)
     if answers.refused:  # every element of every point is differentiated numerically
         found = itertools.islice(found, AT_FEW)
+    positive = stay_positive(answers)
     limits = Limits(answers)
     calls_out = any(holds(j, _calls_out) for j in (program.auto.jaxpr, written))
     for point in itertools.islice(found, few if at_few else None):
+        point = point.kept_positive(positive)
         try:
             findings = _at(point, asked, answers, most)
             if limits.are_left(program, point.inputs, bars, findings):
@@ -116,6 +119,12 @@ def look_around(
                 raise
             continue  # a callback that refuses such values
         yield elsewhere(findings, point.name, asked.with_inputs(point.inputs))
+
+
+def stay_positive(answers: Testimony) -> list[int]:
+    """The inputs, positive at the caller's point, that magnitudes are held against."""
+    held_against = sorted(magnitudes(answers.program.auto.jaxpr))
+    return [k for k in held_against if (np.asarray(answers.inputs[k]) > 0).all()]
 
 
 def _at(

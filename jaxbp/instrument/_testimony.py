@@ -212,7 +212,8 @@ class Testimony(Promises):
         without_end = np.full(places.shape, np.inf)
         (noise,) = self.noise_at(c, {k: places}, {k: without_end}, sides=[MANUAL])
         noise = np.where(alone & np.isfinite(noise), noise, 0)
-        error, slack = numeric.error + 4 * noise, numeric.slack + 16 * noise
+        with np.errstate(over="ignore"):
+            error, slack = numeric.error + 4 * noise, numeric.slack + 16 * noise
         return numeric._replace(error=error, slack=slack)
 
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxbp._jaxpr import is_differentiable
+from jaxbp._jaxpr import is_differentiable, live, primal
+from jaxbp._steps import holds, is_users_rule
 from jaxbp.instrument._by_numpy import run_once
 from jaxbp.instrument._witnesses import Pullback, Witness
 
@@ -139,17 +140,29 @@ def _at_leaf(witness, inputs, leaves, k, x):
 
 
 def _mapped_leaf(witness, inputs) -> int | None:
-    """The first leaf that every output depends on.
+    """The first leaf that every output depends on, those of rules inside f too.
 
     Of an output that the mapped calls share JAX counts the cotangent once a call, or
     refuses: that is no fault of the rule.
     """
+    if holds(witness.jaxpr, _has_an_output_of_some_inputs):
+        return None
     leaves = [inputs[place] for place in witness.wrt]
     for k, leaf in enumerate(leaves):
         one = functools.partial(_at_leaf, witness, inputs, leaves, k)
         if all(_depends(one, j, leaf) for j in range(len(witness.outputs))):
             return k
     return None
+
+
+def _has_an_output_of_some_inputs(eqn) -> bool:
+    """Whether it calls a rule of which an input reaches one output and not another."""
+    if not is_users_rule(eqn):
+        return False
+    body, _ = primal(eqn)
+    all_that_is_read = len(live(body).invars)
+    each = (live(body, [k]).invars for k in range(len(eqn.outvars)))
+    return any(len(read) < all_that_is_read for read in each)
 
 
 def _depends(f, output, x) -> bool:

@@ -3,9 +3,13 @@
 import functools
 
 import jax.numpy as jnp
+import numpy as np
+import pytest
 from hand_written import rule
 
 from jaxbp import compare
+from jaxbp.instrument._answers import BOTH, MANUAL, Answers
+from jaxbp.instrument._program import traced
 
 
 def test_an_ill_conditioned_solve_is_not_called_wrong():
@@ -83,3 +87,20 @@ def test_where_autodiff_has_no_number_the_rules_own_rounding_counts():
     assert compare(rule(f, bwd), x).ok
     wrong = rule(f, lambda x, g: (bwd(x, g)[0] * jnp.where(x > 700, 1.001, 1),))
     assert compare(wrong, x).verdict == "wrong"
+
+
+@pytest.mark.parametrize(("sides", "is_nan"), [([MANUAL], True), (BOTH, False)])
+def test_where_rounding_may_give_nan_to_all_that_are_asked_it_is_without_bound(
+    sides, is_nan
+):
+    def bwd(x, g):
+        gap = (1 + x) - 1  # a unit of 1, or none
+        return (g * jnp.where(gap == 0, 1, gap / gap) * jnp.cos(x),)
+
+    x = jnp.full(3, 2.0**-52)
+    program = traced(rule(jnp.sin, bwd), (x,), {}, None)
+    answers = Answers(program, program.inputs, ["[0]"], 0)
+    assert np.isfinite(answers.manual[0].cotangents[0]).all()
+    places, needed = {0: np.arange(3)}, {0: np.full(3, 1e-9)}
+    (noise,) = answers.noise_at(0, places, needed, sides=sides)
+    assert np.isnan(noise).any() == is_nan, noise

@@ -80,6 +80,34 @@ def test_a_function_of_the_whole_matrix_is_held_in_every_element():
     assert compare(wrong, X, COVARIANCE).findings[1].verdict == "wrong"
 
 
+def _exponential(equal):
+    """Of a symmetric matrix, by its eigenvalues; `equal`: where two of them are."""
+
+    def exponential(a):
+        values, vectors = jnp.linalg.eigh((a + a.T) / 2)
+        return (vectors * jnp.exp(values)) @ vectors.T
+
+    def bwd(a, g):
+        values, vectors = jnp.linalg.eigh((a + a.T) / 2)
+        gap = jnp.abs(values[:, None] - values)
+        apart = gap != 0
+        safe = jnp.where(apart, gap, 1.0)
+        larger = jnp.exp(jnp.maximum(values[:, None], values))
+        slopes = larger * jnp.where(apart, -jnp.expm1(-safe) / safe, equal)
+        slopes = jnp.where(jnp.eye(len(values)) > 0, jnp.exp(values), slopes)
+        bar = vectors @ (slopes * (vectors.T @ g @ vectors)) @ vectors.T
+        return ((bar + bar.T) / 2,)
+
+    return rule(exponential, bwd)
+
+
+def test_eigenvalues_are_asked_to_be_equal():
+    assert compare(_exponential(equal=1.0), COVARIANCE).ok
+    found = compare(_exponential(equal=0.0), COVARIANCE)
+    assert found.verdict == "wrong", found
+    assert found.findings[0].message.startswith("a multiple of the identity"), found
+
+
 def test_a_limit_that_is_reached_at_the_callers_point_alone_is_held_there_alone():
     """A ray in one dimension has no direction of length one."""
 
