@@ -138,10 +138,13 @@ def summing_to_one(x: np.ndarray, unit: float) -> np.ndarray:
 def keeping_data(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     """The same of integers: what is in order stays so, a permutation stays one.
 
-    From 0 up in order they are positions, which may well occur twice.
+    Parents stay before their children. From 0 up in order they are positions, which
+    may well occur twice.
     """
     if is_permutation(old) and not is_sorted(old):
         return old[::-1]
+    if points_back(old) and not is_sorted(old):
+        return np.minimum(new, np.maximum(np.arange(old.size) - 1, old[0]))
     return keeping_order(old, new)
 
 
@@ -199,6 +202,13 @@ def is_symmetric(x: np.ndarray) -> bool:
 def is_permutation(x: np.ndarray) -> bool:
     """Each of 0, 1, …, n - 1 once."""
     return x.ndim == 1 and np.array_equal(np.sort(x), np.arange(x.size))
+
+
+def points_back(x: np.ndarray) -> bool:
+    """Numbers below their own places, after a first 0 or -1: the parents of a tree."""
+    if x.ndim != 1 or x.size < 5 or x[0] not in (0, -1):
+        return False
+    return bool((x[1:] < np.arange(1, x.size)).all())
 
 
 def permutes(x: np.ndarray) -> bool:
