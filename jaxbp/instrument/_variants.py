@@ -170,9 +170,9 @@ def other_dtypes(
 ) -> Iterator[Iterator[Variant]]:
     """The floating leaves in each of the narrower dtypes, also of other sizes.
 
-    So small that 1 + x is 1 in that dtype; 64 times as large; so large that their
-    exponentials overflow in it; and their squares: one by one, since all of them take
-    much memory. What an array evidently is it stays.
+    So small that 1 + x is 1 in that dtype; so large that 1 + exp(-x) is; 64 times as
+    large; so large that their exponentials overflow in it; and their squares: one by
+    one, since all of them take much memory. What an array evidently is it stays.
     """
     complexes = any(map(_is_complex, jax.tree.leaves((args, kwargs))))
     for dtype in _DTYPES[:1] if complexes else _DTYPES:  # complex64 is the narrowest
@@ -200,6 +200,7 @@ def other_dtypes(
         scales = {
             name: (1.0,),
             f"{name}, an eighth of its unit": (1.0, float(info.eps) / 8),
+            f"{name}, exp of it below its unit": (1.0, -1.5 * math.log(info.eps)),
             f"{name}, 64 times as large": (64.0,),
             f"{name}, exp of it overflows": (1.0, 1.2 * math.log(top)),
             f"{name}, {SQUARES}": (1.0, 1.1 * math.sqrt(top)),

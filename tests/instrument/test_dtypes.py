@@ -208,3 +208,23 @@ def test_a_loop_that_counts_no_rounds_has_an_end_in_the_callers_dtype_alone():
         return (-g * x / (3 * x**2 + a),)
 
     assert compare(rule(root, bwd), jnp.array([0.3, 2.5]), effort="full").ok
+
+
+def test_what_cancels_between_one_and_overflow_is_seen():
+    """1 - exp(-exp(x)), of which float32 leaves nothing from -17 on down."""
+
+    def loss(x):
+        return -jnp.log(-jnp.expm1(-jnp.exp(x)))
+
+    def pulled_back(hazard):
+        def bwd(x, g):
+            rate = jnp.exp(x)
+            return (-g * rate * jnp.exp(-rate) / hazard(rate),)
+
+        return rule(loss, bwd)
+
+    x = jnp.linspace(-2.2, 1.1, 24, dtype=jnp.float32)
+    assert compare(pulled_back(lambda rate: -jnp.expm1(-rate)), x, effort="full").ok
+    cancels = pulled_back(lambda rate: 1 - jnp.exp(-rate))
+    found = compare(cancels, x, effort="full")
+    assert found.findings[0].verdict == "wrong", found
