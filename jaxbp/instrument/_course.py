@@ -123,7 +123,7 @@ def looked_elsewhere(
             add(look_again(asked, here.answers), ours=False)
     here.let_go()
     if full and not here.note:
-        for further in look_at_dtypes(asked, here.answers):
+        for further in look_at_dtypes(asked, here.answers, larger=not searches):
             add(further)
     return findings
 

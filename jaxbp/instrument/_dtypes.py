@@ -1,5 +1,6 @@
 """The question asked in the dtypes that are narrower than float64."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -24,8 +25,12 @@ Doubt = Callable[[Finding, Testimony, Testimony], bool]
 _LITTLE = 2.0**-8  # of the largest gradient at the caller's point: next to none
 
 
-def look_at_dtypes(asked: Question, answers: Testimony) -> Iterator[list[Finding]]:
+def look_at_dtypes(
+    asked: Question, answers: Testimony, *, larger: bool = True
+) -> Iterator[list[Finding]]:
     """Findings in each narrower dtype: contract, overflow, accuracy.
+
+    Also for arguments made `larger`, unless those may leave what f searches.
 
     What a dtype that is not the caller's cannot hold of arguments made larger is told,
     but not held against the rule: it was not asked for there. Nor is a slope that is
@@ -38,7 +43,7 @@ def look_at_dtypes(asked: Question, answers: Testimony) -> Iterator[list[Finding
     little = {p: _LITTLE * size for p, size in zip(asked.paths, sizes, strict=True)}
     for variants in other_dtypes(asked.args, asked.kwargs):
         narrow = None
-        for variant in variants:
+        for variant in variants if larger else itertools.islice(variants, 1):
             leaves = _floats(variant.args, variant.kwargs)
             as_it_is = narrow is None
             narrow = narrow or _narrowed(asked, answers, variant)

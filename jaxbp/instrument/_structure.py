@@ -144,7 +144,8 @@ def keeping_data(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     if is_permutation(old) and not is_sorted(old):
         return old[::-1]
     if points_back(old) and not is_sorted(old):
-        return np.minimum(new, np.maximum(np.arange(old.size) - 1, old[0]))
+        before = np.maximum(np.arange(old.size) - 1, old[0])
+        return np.minimum(new, before).astype(new.dtype)
     return keeping_order(old, new)
 
 

@@ -122,7 +122,7 @@ def _down_a_tree(spoil=1.0):
 
 
 def test_parents_stay_before_their_children():
-    parent = jnp.array([0, 0, 0, 1, 1, 2, 3, 3, 6, 2])
+    parent = jnp.array([0, 0, 0, 1, 1, 2, 3, 3, 6, 2], jnp.int32)
     x = jax.random.normal(jax.random.key(6), parent.shape)
     found = compare(_down_a_tree(), x, parent, effort="full")
     assert found.ok, found
