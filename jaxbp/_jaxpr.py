@@ -249,10 +249,12 @@ def differentiated(jaxpr: Jaxpr) -> list[str]:
             continue
         if source := _differentiated_rule(eqn):
             found[source] = None
-        # What a scatter adds with JAX traces once, wherever it is needed first.
+        # What a scatter adds with, and functions that JAX itself jits, it traces once,
+        # wherever they are needed first.
         if not eqn.primitive.name.startswith("scatter"):
             for body in _jaxprs_of(eqn):
-                found |= dict.fromkeys(differentiated(body))
+                if not (is_call(eqn) and is_from_jax(body)):
+                    found |= dict.fromkeys(differentiated(body))
     return list(found)
 
 

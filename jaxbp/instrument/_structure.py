@@ -99,7 +99,7 @@ def reads_one_triangle(x: np.ndarray, outputs: Callable[[np.ndarray], list]) -> 
     if not is_symmetric(x):
         return False
     before = outputs(x)
-    ignored, little = [], np.full_like(x, np.abs(x).max() / (4 * x.shape[-1]))
+    ignored, little = [], np.full_like(x, np.abs(x).max(initial=0) / (4 * x.shape[-1]))
     for triangle in (np.tril(little, -1), np.triu(little, 1)):
         pairs = zip(before, outputs(x + triangle), strict=True)
         ignored.append(all(np.array_equal(*pair, equal_nan=True) for pair in pairs))

@@ -101,6 +101,11 @@ def _exponential(equal):
     return rule(exponential, bwd)
 
 
+def test_no_matrices_are_asked_nothing():
+    trace = rule(lambda a: jnp.einsum("nii->n", a), lambda a, g: (0 * a,))
+    assert compare(trace, jnp.zeros((0, 3, 3))).verdict == "unproven"
+
+
 def test_eigenvalues_are_asked_to_be_equal():
     assert compare(_exponential(equal=1.0), COVARIANCE).ok
     found = compare(_exponential(equal=0.0), COVARIANCE)

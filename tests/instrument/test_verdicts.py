@@ -83,6 +83,19 @@ def test_a_session_without_jit_is_asked_with_it():
     assert not any(seen)
 
 
+def test_a_helper_of_jax_that_a_backward_pass_needed_first_is_no_rule():
+    """JAX traces it once, with the lines of that rule's call (0.12)."""
+    relu = rule(
+        lambda x: jnp.maximum(x, 0), lambda x, g: (jnp.where(x > 0, g, jnp.zeros(())),)
+    )
+    sine = rule(jnp.sin, lambda x, g: (jnp.cos(x) * g,))
+    x = jnp.linspace(-1, 2, 23)
+    jax.clear_caches()
+    assert compare(relu, x).ok
+    found = compare(lambda x: sine(x) + jnp.where(x > 0, x, jnp.zeros(())), x)
+    assert found.verdict == "right", found
+
+
 def test_a_rule_that_rescues_a_bad_point_of_autodiff_is_told_from_a_wrong_one():
     def energy(x):
         return jnp.linalg.norm(x) ** 2
