@@ -68,8 +68,8 @@ def compare(
             constants that `f` compares with, other data. "full" goes further: to other
             lengths of axes, narrower dtypes, sparse cotangents, and under vmap, scan,
             remat and, where there are several devices, sharding. What another dtype
-            than the caller's loses of larger arguments, or the rule where `f` itself
-            overflows, is `less-accurate` at worst.
+            than the caller's loses of larger arguments, rounding alone in the caller's,
+            or the rule where `f` itself overflows, is `less-accurate` at worst.
         numeric: ask the numeric witness about every element (of 4,096 evenly chosen
             ones, where there are more), not only where M and A differ.
         accuracy: a gradient less accurate than autodiff's in the caller's dtype is not

@@ -1,7 +1,7 @@
 """The question asked in the dtypes that are narrower than float64."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +21,6 @@ from jaxbp.instrument._testimony import Testimony
 from jaxbp.instrument._tolerance import is_without_bound
 from jaxbp.instrument._variants import SQUARES, Variant, other_dtypes
 
-Doubt = Callable[[Finding, Testimony, Testimony], bool]
 _LITTLE = 2.0**-8  # of the largest gradient at the caller's point: next to none
 
 
@@ -33,10 +32,9 @@ def look_at_dtypes(
     Also for arguments made `larger`, unless those may leave what f searches.
 
     What a dtype that is not the caller's cannot hold of arguments made larger is told,
-    but not held against the rule: it was not asked for there. Nor is a slope that is
-    lost where squares of arguments overflow, if it is next to none or 0 itself; or if
-    arguments so large leave none of its digits in that dtype, whatever its range; or
-    leave autodiff's fewer than half.
+    but not held against the rule: it was not asked for there. Nor are digits of a slope
+    that rounding alone takes of arguments so large; nor a slope that is lost where
+    their squares overflow, if it is next to none or 0 itself, or has no digit left.
     """
     own = {jnp.result_type(x) for x in _floats(asked.args, asked.kwargs)}
     sizes = map(largest, answers.auto[0].cotangents)
@@ -48,9 +46,9 @@ def look_at_dtypes(
             as_it_is = narrow is None
             narrow = narrow or _narrowed(asked, answers, variant)
             slopes = variant.name.endswith(SQUARES)
-            doubt = _without_digits if slopes else _of_few_digits
+            told = ("dtype", "overflow") if slopes else () if as_it_is else ("dtype",)
             findings = narrow and _in_dtype(
-                narrow, leaves, asked, answers, little, None if as_it_is else doubt
+                narrow, leaves, asked, answers, little, told
             )
             if findings is None:
                 break
@@ -86,12 +84,12 @@ def _in_dtype(
     asked: Question,
     answers: Testimony,
     little: Mapping[str, float],
-    doubt: Doubt | None,
+    told: Collection[str],
 ) -> list[Finding] | None:
     """Findings at leaves of a narrow dtype; none where that cannot hold the values.
 
-    None where the function takes no gradient in it. What there is `doubt` about is told
-    and not held.
+    None where the function takes no gradient in it. Mistakes of the kinds in `told` are
+    not held where rounding leaves the rule no digit.
     """
     if not all(np.isfinite(np.asarray(x, complex)).all() for x in leaves):
         return []  # too large for this dtype, or infinite from the start
@@ -111,7 +109,7 @@ def _in_dtype(
     )
     findings = [
         replace(f, verdict="less-accurate")
-        if doubt and f.verdict == "wrong" and doubt(f, there, exact)
+        if f.verdict == "wrong" and f.kind in told and _without_digits(f, there, exact)
         else f
         for f in findings
     ]
@@ -127,17 +125,6 @@ def _without_digits(finding: Finding, there: Testimony, exact: Testimony) -> boo
     noise = exact.noise(0, MANUAL).cotangents[k]
     times = there.unit / np.finfo(truth.dtype).eps
     return not (np.isfinite(truth[at]) and noise[at] * times <= abs(truth[at]))
-
-
-def _of_few_digits(finding: Finding, there: Testimony, exact: Testimony) -> bool:
-    """Whether autodiff too keeps fewer than half its digits of the largest element."""
-    if finding.kind != "dtype" or finding.argument not in exact.paths:
-        return False
-    k = exact.paths.index(finding.argument)
-    truth, value = exact.auto[0].cotangents[k], there.auto[0].cotangents[k]
-    with np.errstate(all="ignore"):
-        off = np.abs(value.astype(truth.dtype) - truth).max()
-        return bool(off > np.sqrt(there.unit) * np.abs(truth).max())
 
 
 def _floats(args, kwargs) -> list[Any]:

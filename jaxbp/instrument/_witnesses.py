@@ -16,12 +16,8 @@ from jaxbp.instrument._compiled import jitted
 from jaxbp.instrument._noise import at_places, rounding_noise
 from jaxbp.instrument._tolerance import Rounds, approaches, iterates, longer
 
-_NEAR = (
-    2.0**-5,
-    2.0**-7,
-    2.0**-9,
-    2.0**-11,
-)  # of an array: the numeric witness asks there
+# Of an array's size: among the steps of the numeric witness.
+_NEAR = (2.0**-5, 2.0**-7, 2.0**-9, 2.0**-11)
 
 
 class Pullback(NamedTuple):

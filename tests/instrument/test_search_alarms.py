@@ -9,7 +9,7 @@ import pytest
 from hand_written import rule
 
 from jaxbp import compare, ops
-from jaxbp.instrument._boundaries import magnitudes, takes_infinities
+from jaxbp.instrument._boundaries import takes_infinities
 
 X = jax.random.normal(jax.random.key(0), (4, 3))
 
@@ -276,48 +276,11 @@ def test_a_mask_of_infinities_raises_no_warning():
     assert compare(given, X @ X.T, mask, effort="full").ok
 
 
-def _huber(d_bar):
-    """Of r with a scale d > 0, which a magnitude is held against."""
-
-    def cost(r, d):
-        inside = jnp.abs(r) <= d
-        return jnp.where(inside, r * r / 2, d * (jnp.abs(r) - d / 2))
-
-    def bwd(res, g):
-        r, d = res
-        bar = d_bar(jnp.maximum(jnp.abs(r) - d, 0))
-        return g * jnp.clip(r, -d, d), jnp.sum(g * bar)
-
-    return rule(cost, bwd)
-
-
-def test_what_a_magnitude_is_held_against_stays_one():
-    right, wrong = _huber(lambda bar: bar), _huber(lambda bar: bar / 2)
-    found = compare(right, X, 1.0, effort="full")
-    assert found.ok, found
-    assert "asked as what they seem to be: [1] positive" in str(found)
-    assert not compare(wrong, X, 1.0).ok
-
-
-@pytest.mark.parametrize(
-    ("f", "found"),
-    [
-        (lambda r, d: jnp.where(jnp.abs(r) < d, r, 0), {1}),
-        (lambda r, d: jnp.where(d * r < r, r, 0), set()),
-        (lambda r, d: r / jnp.maximum(jnp.linalg.norm(r), d), {1}),
-        (lambda r, d: jnp.minimum((r * r).sum(), jnp.tanh(d)), set()),
-        (lambda r, d: jax.jit(lambda r, d: jnp.minimum(r**2, d))(r, d), {1}),
-    ],
-)
-def test_magnitudes_are_found(f, found):
-    assert magnitudes(jax.make_jaxpr(f)(X, 1.0)) == found
-
-
 def _woodbury(spoil=1.0):
     """Of A = diag(exp d) + u uᵀ, b⊤A⁻¹b + log det A, by a rule that shares A⁻¹."""
 
     def solve(e, u, b):
-        k = jnp.eye(u.shape[1]) + u.T @ (u / e[:, None])
+        k = jnp.eye(u.shape[1], dtype=u.dtype) + u.T @ (u / e[:, None])
         return b / e - u @ jnp.linalg.solve(k, u.T @ (b / e)) / e, k
 
     def both(e, u, b):
@@ -336,7 +299,7 @@ def _woodbury(spoil=1.0):
 
     inner = rule(both, bwd)
 
-    def f(d, u, b):
+    def f(b, d, u):
         x, log_det = inner(jnp.exp(d), u, b)
         return b @ x + log_det
 
@@ -345,8 +308,9 @@ def _woodbury(spoil=1.0):
 
 def test_outputs_that_calls_share_and_a_point_without_digits_are_not_held():
     """log det A is the same for every b; exp of 64 d spans all of float32."""
-    d, u, b = (jax.random.normal(jax.random.key(k), (9, 2)) for k in (171, 172, 173))
-    args = 0.4 * d[:, 0], u, b[:, 0]
+    rng = np.random.default_rng(25)
+    args = rng.normal(size=9), 0.4 * rng.normal(size=9), rng.normal(size=(9, 2))
+    args = jax.tree.map(jnp.float32, args)
     found = compare(_woodbury(), *args, effort="full")
     assert found.ok, found
     assert not compare(_woodbury(spoil=1.01), *args).ok

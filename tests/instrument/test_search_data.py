@@ -100,30 +100,3 @@ def test_every_row_of_a_list_is_padded():
     assert compare(of_neighbours(masked=True), *args).ok
     found = compare(of_neighbours(masked=False), *args)
     assert "-1 among the data" in found.findings[0].message
-
-
-def _down_a_tree(spoil=1.0):
-    """h of each node from that of its parent, which stands before it."""
-
-    def hidden(x, parent):
-        down = lambda h, i: (h.at[i].add(jnp.tanh(h[parent[i]])), None)
-        return jax.lax.scan(down, x, jnp.arange(1, len(x)))[0]
-
-    def bwd(res, g):
-        h, parent = res
-
-        def up(bar, i):
-            slope = 1 - jnp.tanh(h[parent[i]]) ** 2
-            return bar.at[parent[i]].add(spoil * slope * bar[i]), None
-
-        return jax.lax.scan(up, g, jnp.arange(1, len(h)), reverse=True)[0], None
-
-    return rule(hidden, bwd, lambda x, p: (hidden(x, p), (hidden(x, p), p)))
-
-
-def test_parents_stay_before_their_children():
-    parent = jnp.array([0, 0, 0, 1, 1, 2, 3, 3, 6, 2], jnp.int32)
-    x = jax.random.normal(jax.random.key(6), parent.shape)
-    found = compare(_down_a_tree(), x, parent, effort="full")
-    assert found.ok, found
-    assert not compare(_down_a_tree(spoil=0.9), x, parent).ok

@@ -8,7 +8,7 @@ import pytest
 from hand_written import rule
 
 from jaxbp import audit, compare
-from jaxbp.instrument._tolerance import at_tolerance
+from jaxbp.instrument._tolerance import at_tolerance, is_without_bound
 
 X = jax.random.normal(jax.random.key(1), (6,))
 
@@ -48,6 +48,18 @@ def test_a_loop_is_at_its_tolerance_or_out_of_rounds():
     # Inside another loop nobody looks.
     repeated = lambda x: jax.lax.fori_loop(0, 2, lambda _, x: 0.1 * few(x), x)
     assert told(repeated, 0.5) == [True]
+
+
+@pytest.mark.parametrize("most", [None, 40])
+def test_a_loop_has_a_bound_where_its_test_counts(most):
+    def halved(x):
+        going = lambda s: (s[0] > 1e-9) & (True if most is None else s[1] < most)
+        return jax.lax.while_loop(going, lambda s: (s[0] / 2, s[1] + 1), (x, 0))[0]
+
+    (loop,) = [
+        eqn for eqn in jax.make_jaxpr(halved)(1.0).eqns if eqn.primitive.name == "while"
+    ]
+    assert is_without_bound(loop) == (most is None)
 
 
 def _expectile(sign):
@@ -117,6 +129,50 @@ def test_a_symmetric_matrix_ends_a_solver_further_within_than_its_neighbours(see
     assert not audit(lambda p, b: (wrong(p, b) ** 2).sum(), *args).ok
 
 
+@pytest.mark.parametrize(("off", "verdict"), [(0, "right"), (1e-4, "broken-contract")])
+def test_fwd_may_go_nearer_to_the_limit_than_f_does(off, verdict):
+    def root(a, tolerance=1e-3):
+        going = lambda x: (jnp.abs(x * x - a) > tolerance).any()
+        return jax.lax.while_loop(going, lambda x: (x + a / x) / 2, a + 0.5)
+
+    def fwd(a):
+        return root(a, 1e-12) + off, root(a, 1e-12)
+
+    f = rule(root, lambda x, g: (g / (2 * x),), fwd)
+    c = compare(f, jnp.array([1.3, 2.0, 3.7]))
+    assert c.verdict == verdict, c
+
+
 def test_a_factor_is_that_of_the_numeric_derivative_where_there_is_no_other():
-    told = str(compare(_solution(spoil=2.0), 2 * jnp.eye(3) + 1, X[:3]))
+    twice, args = _solution(spoil=2.0), (2 * jnp.eye(3) + 1, X[:3])
+    told = str(compare(twice, *args))
     assert "hand-written / the numeric derivative is 2 in every element" in told
+
+
+def test_nothing_larger_is_asked_in_a_narrow_dtype_of_what_is_searched():
+    """A quantile of logistics, between bounds that u has to be within."""
+
+    def cdf(x, m):
+        return jax.nn.sigmoid(x[:, None] - m).mean(-1)
+
+    def quantile(u, m):
+        def halved(_, bounds):
+            low, high = bounds
+            middle = (low + high) / 2
+            below = cdf(middle, m) < u
+            return jnp.where(below, middle, low), jnp.where(below, high, middle)
+
+        bounds = jnp.full_like(u, m.min() - 40), jnp.full_like(u, m.max() + 40)
+        low, high = jax.lax.fori_loop(0, 60, halved, bounds)
+        return (low + high) / 2
+
+    def bwd(res, g):
+        (u, m), x = res
+        _, pull = jax.vjp(cdf, x, m)
+        slope, _ = pull(jnp.ones_like(u))
+        return g / slope, pull(-g / slope)[1]
+
+    f = rule(quantile, bwd, lambda u, m: (quantile(u, m), ((u, m), quantile(u, m))))
+    args = jnp.array([0.2, 0.5, 0.9], jnp.float32), X[:4].astype(jnp.float32)
+    c = compare(f, *args, effort="full")
+    assert c.ok, c
