@@ -40,7 +40,8 @@ def rounding_noise(
 
     The undisturbed run is one of them. With `places`, only at these flat elements of
     some outputs; nothing of the others. Where the noise at `places` is as large as
-    `needed` after fewer draws, or far from it, no more are made.
+    `needed` after fewer draws, or far from it, no more are made. NaN where a draw is,
+    unless the others are as far apart as `needed`.
     """
 
     def kept(outs):
@@ -56,10 +57,11 @@ def rounding_noise(
         for spread, out in zip(spreads, kept(outs), strict=True):
             spread.add(out)
         if needed and all(
-            _told(spreads[j].width(), needed[j], k).all() for j in needed
+            _told(spreads[j].of_numbers(), needed[j], k).all() for j in needed
         ):
             break
-    return [spread.width() for spread in spreads]
+    least = needed or {}
+    return [spread.width(least.get(j, np.inf)) for j, spread in enumerate(spreads)]
 
 
 def _told(width: np.ndarray, needed: np.ndarray, draw: int) -> np.ndarray:
@@ -135,15 +137,22 @@ class _Spread:
         # Real and imaginary parts apart; copied, since what is added changes them.
         self._low = [np.array(part) for part in real_parts(first)]
         self._high = [part.copy() for part in self._low]
+        self._lost = np.isnan(first)  # a draw that is no number
 
     def add(self, draw: Any) -> None:
         for low, high, part in zip(
             self._low, self._high, real_parts(draw), strict=True
         ):
-            np.minimum(low, part, out=low)
-            np.maximum(high, part, out=high)
+            np.fmin(low, part, out=low)
+            np.fmax(high, part, out=high)
+        self._lost = self._lost | np.isnan(draw)
 
-    def width(self) -> np.ndarray:
+    def width(self, needed: Any = np.inf) -> np.ndarray:
+        """NaN where a draw is, unless those that are numbers are so far apart."""
+        width = self.of_numbers()
+        return np.where(self._lost & ~(width >= needed), np.nan, width)
+
+    def of_numbers(self) -> np.ndarray:
         widths = []
         for high, low in zip(self._high, self._low, strict=True):
             agreed = high == low  # also on an infinity, whose width is 0

@@ -61,6 +61,24 @@ def test_an_exact_zero_stays_exact():
     assert _noise(lambda x: (x * 0.0) @ x, jnp.ones(3)) == 0
 
 
+def test_draws_that_are_no_number_hide_none_of_the_others():
+    def f(x):
+        y = (x + 1e16) - 1e16  # a small even number, 0 among them
+        return y / y * y
+
+    x = np.full(64, 2.0)
+    at = {0: np.arange(64)}
+
+    def noise(needed):
+        needed = {0: np.full(64, needed)}
+        return rounding_noise(jax.make_jaxpr(f)(x), [x], 0, at, needed)[0]
+
+    lost = np.isnan(_noise(f, x))
+    assert lost.any()
+    assert (noise(2.0)[lost] >= 2).any()
+    assert np.array_equal(np.isnan(noise(1e2)), lost)
+
+
 def test_an_infinity_on_the_way_is_exact():
     x = jnp.ones(3)
     assert np.isfinite(_noise(lambda x: jnp.exp(-(x / 0.0)) + x * 3.1, x)).all()
