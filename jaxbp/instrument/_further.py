@@ -16,6 +16,7 @@ from jaxbp.instrument._boundaries import lengths
 from jaxbp.instrument._comparison import FAILED, Finding, elsewhere
 from jaxbp.instrument._contract import sparsely, transformations
 from jaxbp.instrument._data import repeated
+from jaxbp.instrument._probes import probes
 from jaxbp.instrument._program import (
     Program,
     RuleRaises,
@@ -35,6 +36,7 @@ from jaxbp.instrument._tolerance import ends_at_a_float
 from jaxbp.instrument._variants import Variant, other_flags, other_lengths
 
 _VECTOR = 4  # components, or a quaternion's
+_OBLONG = frozenset(("svd", "geqrf", "qr"))  # factorisations of tall or wide matrices
 
 
 def look_further(
@@ -62,6 +64,7 @@ def look_further(
     repeats = not holds(answers.program.auto.jaxpr, overwrites)
     limits = Limits(answers)
     loops = holds(answers.program.auto.jaxpr, ends_at_a_float) or limits
+    oblong = holds(answers.program.auto.jaxpr, _factors_oblong)
     caller = jax.tree.leaves((asked.args, asked.kwargs))
     for variant in variants:
         pairs = zip(caller, jax.tree.leaves(variant[1:3]), strict=True)
@@ -69,6 +72,8 @@ def look_further(
             continue
         if loops and any(map(_is_larger, caller, jax.tree.leaves(variant[1:3]))):
             continue  # a matrix that is repeated need not be a contraction any more
+        if oblong and any(map(_turns, caller, jax.tree.leaves(variant[1:3]))):
+            continue  # of independent columns; a wide matrix has none
         with jax.enable_x64(True):
             findings = _of_variant(variant, asked, answers.program, limits)
         yield elsewhere(findings, variant.name, variant[1:3])
@@ -92,8 +97,39 @@ def _goes_beyond(other: Program, here: Program) -> bool:
         return False
 
 
+def _is_unread(other: Program, here: Program) -> bool:
+    """Whether f takes nothing of what arrays have more than here, as of a pair's third.
+
+    It then means no such length.
+    """
+
+    def beyond(k, bar):
+        kept = np.ones(np.shape(bar), bool)
+        kept[tuple(map(slice, np.shape(here.inputs[k])))] = False
+        return bar[kept]
+
+    try:
+        (bars,) = probes(other.avals, other.output_paths, 0, 1)
+        found = other.auto(other.inputs, bars).cotangents
+    except Exception:  # autodiff cannot
+        return False
+    more = [beyond(*pair) for pair in zip(here.auto.wrt, found, strict=True)]
+    more = [x for x in more if x.size]
+    return bool(more) and not any(x.any() for x in more)
+
+
 def _is_larger(old: Any, new: Any) -> bool:
     return np.size(new) > np.size(old)
+
+
+def _factors_oblong(eqn: Any) -> bool:
+    return eqn.primitive.name in _OBLONG
+
+
+def _turns(old: Any, new: Any) -> bool:
+    """Whether a tall matrix becomes a wide one, or the other way."""
+    (m, n), (rows, columns) = ((1, 1, *np.shape(x))[-2:] for x in (old, new))
+    return (m - n) * (rows - columns) < 0
 
 
 def _of_variant(
@@ -113,6 +149,7 @@ def _of_variant(
     except Exception:  # whatever the rule or autodiff does
         # What is found wrong already may well raise too.
         known = asked.surrogates or _is_bound(asked) or _out_of_step(asked, variant)
+        known = known or _goes_beyond(other, here) or _is_unread(other, here)
         return [] if known else _refusals(other, asked)
     if not all_finite(outputs):
         return []

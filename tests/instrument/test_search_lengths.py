@@ -242,6 +242,47 @@ def test_where_an_index_leaves_the_array_no_rule_is_held():
     assert not compare(curvature(last=3), x, effort="full").ok
 
 
+def test_nor_where_its_cotangent_does_not_fit_then():
+    """Of a pair: an axis of 1 has no second element, and JAX takes the first."""
+
+    def primal(pair, x):
+        return pair[1] * jnp.tanh(pair[0] * x)
+
+    def bwd(res, g):
+        pair, x = res
+        y = jnp.tanh(pair[0] * x)
+        a_bar = g * pair[1] * (1 - y * y)
+        pair_bar = jnp.stack([(a_bar * x).sum(0), (g * y).sum(0)])
+        return pair_bar, a_bar * pair[0]
+
+    pair = jax.random.normal(jax.random.key(1), (2, 3), X.dtype)
+    found = compare(rule(primal, bwd), pair, X, effort="full")
+    assert found.ok, found
+
+
+def _polar(part):
+    """The nearest matrix with orthonormal columns, of independent columns."""
+
+    def primal(a):
+        u, _, vt = jnp.linalg.svd(a, full_matrices=False)
+        return u @ vt
+
+    def bwd(a, g):
+        u, s, vt = jnp.linalg.svd(a, full_matrices=False)
+        w = u.T @ g @ vt.T
+        inside = u @ ((w - w.T) / (s[:, None] + s)) @ vt
+        return (inside + part * (g - u @ (u.T @ g)) @ (vt.T / s) @ vt,)
+
+    return rule(primal, bwd)
+
+
+def test_a_tall_matrix_that_is_factored_stays_tall():
+    a = jax.random.normal(jax.random.key(2), (5, 3))
+    found = compare(_polar(1.0), a, effort="full")
+    assert found.ok, found
+    assert not compare(_polar(0.9), a).ok
+
+
 @pytest.mark.slow
 def test_a_solver_that_runs_out_of_rounds_at_other_lengths_is_not_asked_there():
     def solved(a, b):
