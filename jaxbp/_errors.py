@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+_TRACEBACK = "Traceback (most recent call last)"
+
 
 def check_shapes(function: str, expected: str, **arrays: jax.Array) -> None:
     """Hold shapes against a signature such as ``"x (*n, i), w (i, o), b (o,)"``.
@@ -107,8 +109,13 @@ def describe(value: object) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What JAX says first, to the end of the sentence: the rest is advice."""
+    """What JAX says first, to the end of the sentence: the rest is advice.
+
+    Of a callback that raised it gives the traceback: what counts is its last line.
+    """
     first, *rest = (str(error).strip() or type(error).__name__).splitlines()
+    if _TRACEBACK in first:
+        return rest[-1].strip()
     more = rest[:3] if first.endswith(":") else []
     return " ".join([first, *(line.strip() for line in more)])
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp._errors import first_line
+from jaxbp._errors import first_line, not_differentiable
 from jaxbp.instrument._comparison import Worst
 from jaxbp.instrument._judge import disagreement
 from jaxbp.instrument._noise import at_places
@@ -72,7 +72,9 @@ class Answers:
             ask(count - 1)
         except Exception as error:  # whatever JAX raises of what has no derivative
             manual = [program.manual(inputs, g) for g in self.probes]
-            if not self.can_ask_numeric or self.size > _NUMERIC_LIMIT:
+            if not self.can_ask_numeric:
+                raise not_differentiable("compare", error) from error
+            if self.size > _NUMERIC_LIMIT:
                 raise
             self.refused = first_line(error)
             numeric, self._errors[:] = self._numeric_pullbacks()

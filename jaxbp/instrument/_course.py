@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxbp._errors import first_line
 from jaxbp._jaxpr import is_differentiable
+from jaxbp._steps import holds
 from jaxbp.instrument._comparison import FAILED, Finding
 from jaxbp.instrument._contract import repeatable, sparsely
 from jaxbp.instrument._coverage import Coverage
@@ -23,6 +24,7 @@ from jaxbp.instrument._program import check_runs, in_float64, shapes, traced
 from jaxbp.instrument._search import (
     AT_FEW,
     Question,
+    calls_out,
     look_again,
     look_around,
     stay_positive,
@@ -177,6 +179,9 @@ def _traced(asked: Question):
             program = _traced_in_float64(asked)
             # A backward pass may be what does not trace: it is traced only when asked.
             shapes(program, program.manual)
+            if holds(program.manual.read(program.inputs, program.avals), calls_out):
+                bars = [np.zeros(aval.shape, aval.dtype) for aval in program.avals]
+                program.manual(program.inputs, bars)  # a callback may refuse float64
     except Exception as error:
         refused = first_line(error)
     if program is not None and not refused:

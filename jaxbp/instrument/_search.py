@@ -106,7 +106,7 @@ def look_around(
         found = itertools.islice(found, AT_FEW)
     positive = stay_positive(answers)
     limits = Limits(answers)
-    calls_out = any(holds(j, _calls_out) for j in (program.auto.jaxpr, written))
+    may_refuse = any(holds(j, calls_out) for j in (program.auto.jaxpr, written))
     for point in itertools.islice(found, few if at_few else None):
         point = point.kept_positive(positive)
         try:
@@ -115,7 +115,7 @@ def look_around(
                 continue
             coverage.see(point.inputs)
         except Exception:
-            if not calls_out:
+            if not may_refuse:
                 raise
             continue  # a callback that refuses such values
         yield elsewhere(findings, point.name, asked.with_inputs(point.inputs))
@@ -172,7 +172,7 @@ def largest(values: np.ndarray) -> float:
     return float(np.max(np.abs(values), initial=0.0, where=np.isfinite(values)))
 
 
-def _calls_out(eqn: Any) -> bool:
+def calls_out(eqn: Any) -> bool:
     return eqn.primitive.name in OPAQUE
 
 

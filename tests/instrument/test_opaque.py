@@ -263,3 +263,38 @@ def test_a_search_that_has_ended_is_not_asked_for_what_it_seeks():
     a = jnp.array([0.4, 3.0, 8.5])
     assert compare(_bisected(), a).verdict == "autodiff-wrong"
     assert not compare(_bisected(sign=-1.0), a).ok
+
+
+def _in_float32_alone(v):
+    if v.dtype != np.float32:
+        raise TypeError("float32 alone")
+    return np.sin(v)
+
+
+def test_a_callback_that_refuses_float64_is_judged_in_the_callers_dtype():
+    def as_it_is(x):
+        like = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return jax.pure_callback(lambda v: (_in_float32_alone(v), v)[1], like, x)
+
+    x = X.astype(jnp.float32)
+
+    @jax.custom_vjp
+    def f(x):
+        return jnp.sin(x)
+
+    f.defvjp(lambda x: (jnp.sin(as_it_is(x)), x), lambda x, g: (g * jnp.cos(x),))
+    found = compare(f, x)
+    assert found.ok, found
+    assert found.note.endswith("TypeError: float32 alone")
+    f.defvjp(lambda x: (jnp.sin(as_it_is(x)), x), lambda x, g: (g * jnp.sin(x),))
+    assert not compare(f, x).ok
+
+
+def test_no_derivative_and_no_float64_is_an_error_that_says_so():
+    def primal(x):
+        like = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return jax.pure_callback(_in_float32_alone, like, x)
+
+    f = rule(primal, lambda x, g: (g * jnp.cos(x),))
+    with pytest.raises(ValueError, match=r"jaxbp.compare: expected f .* audit asks"):
+        compare(f, X.astype(jnp.float32))
