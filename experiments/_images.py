@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import _figures, _training
+from experiments import _figures, _torch, _training
 from experiments._data import Images
 from experiments._results import Report
 from experiments._rows import Witness, tabulate
@@ -70,7 +70,7 @@ def multilayer(images: Images, hidden: int, plan: Plan) -> Report:
     ends = [route.result.params for route in trained[:2]]
     theirs, weights = _by_scikit_learn(images, start, rows, plan)
     tell = lambda params: net.forward(params, _flat(images.x_test) / images.white)
-    report = _report(plan, images, trained, tell, theirs)
+    report = _report(plan, images, trained, tell, {"scikit-learn": theirs})
     text = f"{report.text}\nscikit-learn's weights: "
     text += f"{_apart(ends[0], weights):.1e} from the hand-written gradient's, at most"
     first = np.asarray(ends[0][0]["w"]).T.reshape(-1, *images.x.shape[1:])
@@ -78,16 +78,20 @@ def multilayer(images: Images, hidden: int, plan: Plan) -> Report:
 
 
 def convolutional(images: Images, net: nets.Net, plan: Plan) -> Report:
-    """Convolutions, by Adam with a rate that falls to 0 as half a cosine does."""
+    """Convolutions, by Adam with a rate that falls to 0 as half a cosine does.
+
+    PyTorch, where it is installed, trains the same network from the same start.
+    """
     seen = images.x_test[..., None] / images.white
 
     def loss(params, rows):
         return net.loss(params, (rows[0].astype(float) / images.white, rows[1]))
 
+    start = jax.jit(net.init)(jax.random.key(plan.seed))
     trained = _training.train_twice(
         f"{plan.system}: {plan.network} network",
         loss,
-        jax.jit(net.init)(jax.random.key(plan.seed)),
+        start,
         (images.x[..., None], images.y),
         optax.adam(optax.cosine_decay_schedule(plan.rate, plan.steps)),
         steps=plan.steps,
@@ -96,7 +100,7 @@ def convolutional(images: Images, net: nets.Net, plan: Plan) -> Report:
         evaluate=_tests(net, seen, images.y_test),
     )
     tell = lambda params: net.forward(params, seen)
-    report = _report(plan, images, trained, tell)
+    report = _report(plan, images, trained, tell, _by_pytorch(images, start, plan))
     first = np.asarray(trained.manual.result.params["conv1"]["w"])[:, :, 0]
     return _with_weights(report, plan, first.transpose(2, 0, 1))
 
@@ -150,6 +154,23 @@ def _by_scikit_learn(images: Images, start, rows: int, plan: Plan):
     return told, list(zip(model.coefs_, model.intercepts_, strict=True))
 
 
+def _by_pytorch(images: Images, start, plan: Plan) -> dict[str, Told]:
+    if not _torch.is_installed():
+        return {}
+    theirs = _torch.fitted(
+        _torch.convolutional(images.white),
+        start,
+        (images.x[..., None], images.y),
+        rate=plan.rate,
+        batch=plan.batch,
+        steps=plan.steps,
+        seed=plan.seed,
+    )
+    logits = theirs.logits(images.x_test[..., None])
+    told = Told(np.asarray(jax.nn.softmax(logits)), theirs.seconds)
+    return {_torch.PYTORCH: told}
+
+
 def _apart(params, weights) -> float:
     """The largest difference of a weight or bias."""
     gaps = [
@@ -161,7 +182,11 @@ def _apart(params, weights) -> float:
 
 
 def _report(
-    plan: Plan, images: Images, trained: _training.Trained, tell, theirs=None
+    plan: Plan,
+    images: Images,
+    trained: _training.Trained,
+    tell,
+    others: dict[str, Told],
 ) -> Report:
     """Rows of every figure, the curves, the confusions, and a table."""
     y, known = images.y_test, trained.witnesses(plan.network)
@@ -169,22 +194,23 @@ def _report(
         name: Told(np.asarray(jax.nn.softmax(tell(run.result.params))), run.seconds)
         for name, run in zip(("hand-written", "autodiff"), trained[:2], strict=True)
     }
-    told |= {} if theirs is None else {"scikit-learn": theirs}
+    told |= others
     right = {name: t.probabilities.argmax(axis=1) == y for name, t in told.items()}
     accuracy = {name: float(found.mean()) for name, found in right.items()}
-    manual, auto, *other = accuracy.values()
+    manual, auto, *_ = accuracy.values()
     known[f"{plan.network}, test accuracy"] = Witness(manual, auto)
-    for value in other:
-        known[f"{plan.network}, test accuracy of scikit-learn's"] = Witness(value)
+    for name in others:
+        title = f"{plan.network}, test accuracy of {name}'s"
+        known[title] = Witness(accuracy[name])
     text = _training.table(
         f"{plan.network} network: {plan.steps:,} steps of {plan.batch} images, "
         f"{len(y):,} to test",
         {name: _figures_of(t, accuracy[name], y) for name, t in told.items()},
     )
     text = f"{text}\n{_training.said(trained)}"
-    if theirs is not None:
-        good = _training.as_good(~right["hand-written"], ~right["scikit-learn"])
-        text += f"\nas good as scikit-learn's: {'yes' if good else 'NO'}"
+    for name in others:
+        good = _training.as_good(~right["hand-written"], ~right[name])
+        text += f"\nas good as {name}'s: {'yes' if good else 'NO'}"
     guess = told["hand-written"].probabilities.argmax(axis=1)
     stem = f"{plan.system}_{plan.network}"
     title = f"{plan.system}, {plan.network} network"

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import _data
+from experiments import _data, _torch
 from experiments._data import LETTERS, UNCOUNTED, Names
 from jaxbp import nets, train
 
@@ -16,14 +16,16 @@ from jaxbp import nets, train
 class Speller(NamedTuple):
     """A network and its training.
 
-    `data` are the rows of a step, `losses(params)` of every character of the test names
-    while it trains, `logits(result, tokens)` of what follows each prefix, (n, t, v).
+    `data` and `tests` are rows to learn and to test; `losses(params)` of every
+    character of the test names while it trains; `logits(result, tokens)` of what
+    follows each prefix, (n, t, v); `theirs` makes the same network in PyTorch.
     """
 
     name: str
     loss: Callable[..., Any]
     start: Any
     data: Any
+    tests: Any
     losses: Callable[[Any], jax.Array]
     logits: Callable[[train.Result, Any], jax.Array]
     letters: str  # the key of the embedding
@@ -31,6 +33,7 @@ class Speller(NamedTuple):
     batch: int
     steps: int
     options: dict[str, Any]
+    theirs: Callable[[], _torch.Network]
 
 
 def ninja(names: Names, test: Names, key: jax.Array) -> Speller:
@@ -52,6 +55,7 @@ def ninja(names: Names, test: Names, key: jax.Array) -> Speller:
         net.loss,
         jax.jit(net.init)(key),
         _data.windows(names, 3),
+        (contexts, labels),
         losses,
         logits,
         letters="C",
@@ -59,21 +63,24 @@ def ninja(names: Names, test: Names, key: jax.Array) -> Speller:
         batch=128,
         steps=3000,
         options={"has_state": True, "state": net.init_state()},
+        theirs=_torch.character_model,
     )
 
 
 def lstm(names: Names, test: Names, key: jax.Array) -> Speller:
     net = nets.lstm_language_model(len(LETTERS), width=16, hidden=64)
-    return _reader("LSTM", net, names, test, key, rate=0.01, steps=1000)
+    theirs = lambda: _torch.lstm_language_model
+    return _reader("LSTM", net, names, test, key, 0.01, 1000, theirs)
 
 
 def gpt(names: Names, test: Names, key: jax.Array) -> Speller:
     sizes = {"context": names.tokens.shape[1], "width": 32, "layers": 2, "heads": 4}
     net = nets.gpt(len(LETTERS), **sizes, recompute=False)
-    return _reader("GPT", net, names, test, key, rate=0.005, steps=1000)
+    theirs = lambda: _torch.gpt(sizes["heads"])
+    return _reader("GPT", net, names, test, key, 0.005, 1000, theirs)
 
 
-def _reader(name: str, net: nets.Net, names, test, key, rate, steps) -> Speller:
+def _reader(name: str, net: nets.Net, names, test, key, rate, steps, theirs) -> Speller:
     """Of a network that reads whole names."""
     counted = test.labels != UNCOUNTED
 
@@ -86,6 +93,7 @@ def _reader(name: str, net: nets.Net, names, test, key, rate, steps) -> Speller:
         net.loss,
         jax.jit(net.init)(key),
         tuple(names),
+        tuple(test),
         losses,
         lambda result, tokens: net.forward(result.params, tokens),
         letters="tokens",
@@ -93,6 +101,7 @@ def _reader(name: str, net: nets.Net, names, test, key, rate, steps) -> Speller:
         batch=64,
         steps=steps,
         options={},
+        theirs=theirs,
     )
 
 

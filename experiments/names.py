@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import optax
 
-from experiments import _data, _figures, _language, _training
+from experiments import _data, _figures, _language, _torch, _training
 from experiments._data import LETTERS, Names
 from experiments._language import Speller
 from experiments._results import Report
@@ -34,13 +34,16 @@ def run(options: argparse.Namespace) -> Report:
     _data.require("names", "sklearn", "matplotlib")
     names, test = _data.names()
     reports, vectors = [], {}
-    theirs = None
+    others: dict[str, Told] = {}
     for make in (_language.ninja, _language.lstm, _language.gpt):
         speller = make(names, test, jax.random.key(options.seed))
         speller = speller._replace(steps=options.steps or speller.steps)
-        theirs = theirs or by_scikit_learn(speller, test, options.seed)
+        if not others:  # of three characters, beside every network
+            others = {"scikit-learn": by_scikit_learn(speller, test, options.seed)}
         trained = train(speller, options.seed)
-        reports.append(report(speller, trained, test, theirs))
+        if _torch.is_installed():
+            others[_torch.PYTORCH] = by_pytorch(speller, options.seed)
+        reports.append(report(speller, trained, test, others))
         found = trained.manual.result.params[speller.letters]
         vectors[speller.name] = np.asarray(found)
     letters = _figures.letters(vectors, ["end", *LETTERS[1:]])
@@ -96,7 +99,26 @@ def by_scikit_learn(ninja: Speller, test: Names, seed: int) -> Told:
     return Told(-sure[np.arange(len(following)), place], seconds)
 
 
-def report(speller: Speller, trained, test: Names, theirs: Told) -> Report:
+def by_pytorch(speller: Speller, seed: int) -> Told:
+    """The same network, from the same start."""
+    theirs = _torch.fitted(
+        speller.theirs(),
+        speller.start,
+        speller.data,
+        rate=speller.rate,
+        batch=speller.batch,
+        steps=speller.steps,
+        seed=seed,
+    )
+    rows, labels = speller.tests
+    counted = labels != _data.UNCOUNTED
+    losses = optax.softmax_cross_entropy_with_integer_labels(
+        theirs.logits(rows)[counted], labels[counted]
+    )
+    return Told(np.asarray(losses), theirs.seconds)
+
+
+def report(speller: Speller, trained, test: Names, others: dict[str, Told]) -> Report:
     told, drawn = {}, []
     for name, run in zip(("hand-written", "autodiff"), trained[:2], strict=True):
         logits = lambda tokens, run=run: speller.logits(run.result, tokens)
@@ -104,17 +126,21 @@ def report(speller: Speller, trained, test: Names, theirs: Told) -> Report:
         told[name] = Told(losses, run.seconds)
         longest = test.tokens.shape[1]
         drawn.append(_language.sample(logits, jax.random.key(0), SAMPLED, longest))
-    told["scikit-learn"] = theirs
     known = trained.witnesses(speller.name)
     mean = [float(t.losses.mean()) for t in told.values()]
-    known[f"{speller.name}, loss of the test names at the end"] = Witness(*mean[:2])
-    known[f"{speller.name}, the same of scikit-learn's"] = Witness(mean[2])
+    known[f"{speller.name}, loss of the test names at the end"] = Witness(*mean)
+    as_good = []
+    for name, theirs in others.items():
+        found = Witness(float(theirs.losses.mean()))
+        known[f"{speller.name}, the same of {name}'s"] = found
+        good = _training.as_good(told["hand-written"].losses, theirs.losses)
+        as_good.append(f"as good as {name}'s: {'yes' if good else 'NO'}")
+    told |= others
     title = f"{speller.name}: {speller.steps:,} steps of {speller.batch}"
-    good = _training.as_good(told["hand-written"].losses, theirs.losses)
     lines = [
         _training.table(title, {name: t.figures() for name, t in told.items()}),
         _training.said(trained),
-        f"as good as scikit-learn's: {'yes' if good else 'NO'}",
+        *as_good,
         f"sampled names: {', '.join(drawn[0])}",
         "autodiff's are the same"
         if drawn[0] == drawn[1]
