@@ -182,7 +182,8 @@ class Comparison:
         for f in self.findings:
             if f.message:
                 kind = f"{f.kind}: " if f.kind else ""
-                said.setdefault(f"{kind}{f.message}", []).append(f.argument)
+                shown = f"; seen from output {f.output}" if f.output else ""
+                said.setdefault(f"{kind}{f.message}{shown}", []).append(f.argument)
         for text, arguments in said.items():
             yield f"{', '.join(arguments)}: {text}"
         found = [k for k, f in enumerate(self.findings) if f.point]

@@ -133,3 +133,13 @@ def test_a_residual_that_is_kept_outside_is_refused(ask):
     f.defvjp(fwd, lambda _, g: (2 * kept[0] * g,))
     with pytest.raises(TypeError, match="keeps a traced value outside"):
         ask(f, X)
+
+
+def test_which_output_shows_it_is_said():
+    twice = rule(jnp.sin, lambda x, g: (2 * g * jnp.cos(x),))
+    x = jnp.array([0.3, -1.2, 2.0])
+    found = compare(lambda x: {"a": jnp.cos(x), "b": twice(x)}, x)
+    assert found.findings[0].output == "['b']"
+    assert "; seen from output ['b']" in str(found)
+    # Where all outputs show it together, none is named.
+    assert "seen from" not in str(compare(twice, x))
