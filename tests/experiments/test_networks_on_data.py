@@ -105,7 +105,7 @@ def test_the_character_model_is_trained_and_spells():
     theirs = names.by_scikit_learn(speller, test, 0)
     assert theirs.losses.shape == (np.count_nonzero(test.labels >= 0),)
     trained = names.train(speller, 0)
-    report = names.report(speller, trained, test, theirs)
+    report = names.report(speller, trained, test, {"scikit-learn": theirs})
     rows = {row.quantity: row for row in report.rows}
     curve = [rows[f"character model, test loss at step {k}"].manual for k in (1, 60)]
     assert curve[1] < curve[0] < 3.5
