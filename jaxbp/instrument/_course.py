@@ -20,7 +20,7 @@ from jaxbp.instrument._coverage import Coverage
 from jaxbp.instrument._dtypes import look_at_dtypes
 from jaxbp.instrument._further import look_further
 from jaxbp.instrument._precision import in_low_precision
-from jaxbp.instrument._program import check_runs, in_float64, shapes, traced
+from jaxbp.instrument._program import check_runs, in_float64, traced
 from jaxbp.instrument._search import (
     AT_FEW,
     Question,
@@ -178,7 +178,6 @@ def _traced(asked: Question):
         with jax.enable_x64(True):
             program = _traced_in_float64(asked)
             # A backward pass may be what does not trace: it is traced only when asked.
-            shapes(program, program.manual)
             if holds(program.manual.read(program.inputs, program.avals), calls_out):
                 bars = [np.zeros(aval.shape, aval.dtype) for aval in program.avals]
                 program.manual(program.inputs, bars)  # a callback may refuse float64

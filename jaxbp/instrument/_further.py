@@ -149,8 +149,9 @@ def _of_variant(
     except Exception:  # whatever the rule or autodiff does
         # What is found wrong already may well raise too.
         known = asked.surrogates or _is_bound(asked) or _out_of_step(asked, variant)
-        known = known or _goes_beyond(other, here) or _is_unread(other, here)
-        return [] if known else _refusals(other, asked)
+        if known or _goes_beyond(other, here) or _is_unread(other, here):
+            return []
+        return _refusals(other, asked)
     if not all_finite(outputs):
         return []
     findings = held(there, asked)

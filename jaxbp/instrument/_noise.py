@@ -61,7 +61,7 @@ def rounding_noise(
         ):
             break
     least = needed or {}
-    return [spread.width(least.get(j, np.inf)) for j, spread in enumerate(spreads)]
+    return [spread.width(least.get(j)) for j, spread in enumerate(spreads)]
 
 
 def _told(width: np.ndarray, needed: np.ndarray, draw: int) -> np.ndarray:
@@ -147,10 +147,11 @@ class _Spread:
             np.fmax(high, part, out=high)
         self._lost = self._lost | np.isnan(draw)
 
-    def width(self, needed: Any = np.inf) -> np.ndarray:
+    def width(self, needed: np.ndarray | None = None) -> np.ndarray:
         """NaN where a draw is, unless those that are numbers are so far apart."""
         width = self.of_numbers()
-        return np.where(self._lost & ~(width >= needed), np.nan, width)
+        enough = False if needed is None else width >= needed
+        return np.where(self._lost & ~np.asarray(enough), np.nan, width)
 
     def of_numbers(self) -> np.ndarray:
         widths = []

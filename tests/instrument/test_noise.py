@@ -79,6 +79,15 @@ def test_draws_that_are_no_number_hide_none_of_the_others():
     assert np.array_equal(np.isnan(noise(1e2)), lost)
 
 
+def test_a_draw_that_is_no_number_is_told_beside_an_infinite_one():
+    x = np.zeros(64)
+    near_zero = lambda x: (x + 1e16) - 1e16
+    # Of the same draws: negative ones have neither root nor logarithm, 0 has -inf.
+    lost = np.isnan(_noise(lambda x: jnp.sqrt(near_zero(x)), x))
+    assert lost.any()
+    assert np.isnan(_noise(lambda x: jnp.log(near_zero(x)), x)[lost]).all()
+
+
 def test_an_infinity_on_the_way_is_exact():
     x = jnp.ones(3)
     assert np.isfinite(_noise(lambda x: jnp.exp(-(x / 0.0)) + x * 3.1, x)).all()
