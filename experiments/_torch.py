@@ -19,9 +19,10 @@ Network = Callable[[Any, Any, bool], Any]  # logits of parameters, inputs; in tr
 
 
 class Fitted(NamedTuple):
-    """`logits(inputs)` of NumPy arrays, after the last step; seconds of training."""
+    """`logits(inputs)` of NumPy arrays, the parameters, the seconds of training."""
 
     logits: Callable[[np.ndarray], np.ndarray]
+    params: Any
     seconds: float
 
 
@@ -34,8 +35,7 @@ def fitted(
 ) -> Fitted:
     """By Adam, with a rate that falls to 0 as half a cosine does.
 
-    Every epoch is a permutation of its own, not that of `train.fit`; what is left after
-    its last whole batch is dropped. Labels of -1 do not count.
+    The batches are those of `train.fit`. Labels of -1 do not count.
     """
     import torch  # pyright: ignore[reportMissingImports]
 
@@ -45,14 +45,9 @@ def fitted(
     inputs, labels = (torch.tensor(np.asarray(a)) for a in rows)
     optimizer = torch.optim.Adam(leaves, lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.arange(len(labels))
+    chosen = [torch.tensor(some) for some in _batches(len(labels), batch, steps, seed)]
     began = time.perf_counter()
-    for step in range(steps):
-        at = step % (len(labels) // batch) * batch
-        if not at:
-            order = torch.randperm(len(labels), generator=generator)
-        some = order[at : at + batch]
+    for some in chosen:
         logits = network(params, inputs[some], True).flatten(0, -2)
         wanted = labels[some].flatten().long()
         optimizer.zero_grad()
@@ -65,7 +60,18 @@ def fitted(
         with torch.no_grad():
             return network(params, torch.tensor(np.asarray(asked)), False).numpy()
 
-    return Fitted(logits, seconds)
+    ended = jax.tree.map(lambda p: p.detach().numpy(), params)
+    return Fitted(logits, ended, seconds)
+
+
+def _batches(rows: int, batch: int, steps: int, seed: int) -> list[np.ndarray]:
+    """The rows of every step of `train.fit`."""
+    key, _ = jax.random.split(jax.random.key(seed))
+    epochs = range(-(-steps // (rows // batch)))
+    orders = [jax.random.permutation(jax.random.fold_in(key, e), rows) for e in epochs]
+    whole = rows - rows % batch
+    drawn = [np.asarray(order)[:whole].reshape(-1, batch) for order in orders]
+    return [some for epoch in drawn for some in epoch][:steps]
 
 
 def convolutional(white: int) -> Network:
@@ -92,6 +98,7 @@ def convolutional(white: int) -> Network:
 def character_model() -> Network:
     """`nets.character_model`; its running statistics are kept beside the parameters."""
     import torch  # pyright: ignore[reportMissingImports]
+    from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
     running: list[Any] = []
 
@@ -101,9 +108,13 @@ def character_model() -> Network:
         if not running:
             zero = torch.zeros_like(params["b1"].detach())
             running.extend((zero, zero + 1))
+        if training:  # as ours does; PyTorch's own divides the variance by n - 1
+            now = before.detach()
+            running[0].lerp_(now.mean(dim=0), 1 - _STAYS)
+            running[1].lerp_(now.var(dim=0, correction=0), 1 - _STAYS)
+        seen = (None, None) if training else running
         scaled = params["bngain"], params["bnbias"]
-        how = {"training": training, "momentum": 1 - _STAYS, "eps": _EPS}
-        normed = torch.nn.functional.batch_norm(before, *running, *scaled, **how)
+        normed = functional.batch_norm(before, *seen, *scaled, training, eps=_EPS)
         return normed.tanh() @ params["W2"] + params["b2"]
 
     return network

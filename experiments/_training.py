@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,10 +35,11 @@ class Run(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """Both routes, and by curve how far from the other rounding may take one."""
+    """Both routes, the unsettled run, and how far apart rounding may take each curve."""
 
     manual: Run
     auto: Run
+    rough: Run
     allowed: dict[str, np.ndarray]
 
     def gap(self, curve: str) -> np.ndarray:
@@ -53,6 +55,12 @@ class Trained(NamedTuple):
                 title = f"{prefix}, {name} at step {step}"
                 known[title] = Witness(manual, auto, rounding=rounding)
         return known
+
+    def ending(self, figure: Callable[[train.Result], Any]) -> Witness:
+        """A figure of where the runs ended, with what rounding explains of it."""
+        manual, auto, rough = (float(figure(run.result)) for run in self[:3])
+        allowed = _rounding(np.array([auto]), np.array([rough])).item()
+        return Witness(manual, auto, rounding=allowed)
 
 
 def train_twice(
@@ -109,7 +117,7 @@ def train_twice(
         for name, curve in auto.curves.items()
         if name.endswith("loss")
     }
-    return Trained(manual, auto, allowed)
+    return Trained(manual, auto, rough, allowed)
 
 
 def unsettled(loss: Callable[..., Any]) -> Callable[..., Any]:
@@ -133,6 +141,7 @@ def _curves(history, ends) -> dict[str, np.ndarray]:
 
 
 def _rounding(curve: np.ndarray, rough: np.ndarray) -> np.ndarray:
+    """How far it may take another from the curve, by what the unsettled run's does."""
     spread = np.maximum.accumulate(np.abs(rough - curve))
     return _SPREADS * spread + _UNITS * np.finfo(curve.dtype).eps * np.abs(curve)
 
@@ -140,10 +149,13 @@ def _rounding(curve: np.ndarray, rough: np.ndarray) -> np.ndarray:
 def as_good(ours: np.ndarray, theirs: np.ndarray) -> bool:
     """Whether our errors on the same examples are no larger on average than theirs.
 
-    Within two standard errors of the mean of the differences, example by example.
+    Within two standard errors of the mean of the differences, example by example; or
+    a millionth of theirs, where the two are the same network but for rounding.
     """
-    more = np.asarray(ours, float) - np.asarray(theirs, float)
-    return bool(more.mean() <= 2 * more.std() / len(more) ** 0.5)
+    theirs = np.asarray(theirs, float)
+    more = np.asarray(ours, float) - theirs
+    chance = 2 * more.std() / len(more) ** 0.5
+    return bool(more.mean() <= max(chance, 1e-6 * theirs.mean()))
 
 
 def said(trained: Trained) -> str:
@@ -160,6 +172,15 @@ def said(trained: Trained) -> str:
             found += f"; PARTED from step {trained.auto.steps[over[0]]:,} on"
         lines.append(found)
     return "\n".join(lines)
+
+
+def ends_apart(trained: Trained, theirs: Any, name: str) -> str:
+    """How far another's parameters are from the hand-written gradient's, in a line."""
+    ours = trained.manual.result.params
+    chex.assert_trees_all_equal_structs(ours, theirs)
+    gaps = jax.tree.map(lambda a, b: np.abs(np.asarray(a) - b).max(), ours, theirs)
+    gap = max(jax.tree.leaves(gaps))
+    return f"{name}'s parameters: {gap:.1e} from the hand-written gradient's, at most"
 
 
 def table(title: str, columns: Mapping[str, Mapping[str, str]]) -> str:

@@ -1,9 +1,10 @@
 """names: the US census's names, by a character model, an LSTM and a small GPT."""
 
 import argparse
+import functools
 import time
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,10 +21,14 @@ HIDDEN = 100  # scikit-learn's units, as many as the character model's
 
 
 class Told(NamedTuple):
-    """The loss of every character of the test names, and the seconds of training."""
+    """The loss of every character of the test names; the seconds of training.
+
+    `params` at the end, of what began where ours did.
+    """
 
     losses: np.ndarray
     seconds: float
+    params: Any = None
 
     def figures(self) -> dict[str, str]:
         loss = f"{self.losses.mean():.6f}"
@@ -100,7 +105,7 @@ def by_scikit_learn(ninja: Speller, test: Names, seed: int) -> Told:
 
 
 def by_pytorch(speller: Speller, seed: int) -> Told:
-    """The same network, from the same start."""
+    """The same network, from the same start, on the same batches."""
     theirs = _torch.fitted(
         speller.theirs(),
         speller.start,
@@ -115,26 +120,31 @@ def by_pytorch(speller: Speller, seed: int) -> Told:
     losses = optax.softmax_cross_entropy_with_integer_labels(
         theirs.logits(rows)[counted], labels[counted]
     )
-    return Told(np.asarray(losses), theirs.seconds)
+    return Told(np.asarray(losses), theirs.seconds, theirs.params)
 
 
 def report(speller: Speller, trained, test: Names, others: dict[str, Told]) -> Report:
     told, drawn = {}, []
     for name, run in zip(("hand-written", "autodiff"), trained[:2], strict=True):
-        logits = lambda tokens, run=run: speller.logits(run.result, tokens)
+        logits = functools.partial(speller.logits, run.result)
         losses = _language.character_losses(logits, test)
         told[name] = Told(losses, run.seconds)
         longest = test.tokens.shape[1]
         drawn.append(_language.sample(logits, jax.random.key(0), SAMPLED, longest))
     known = trained.witnesses(speller.name)
-    mean = [float(t.losses.mean()) for t in told.values()]
-    known[f"{speller.name}, loss of the test names at the end"] = Witness(*mean)
+    known[f"{speller.name}, loss of the test names at the end"] = trained.ending(
+        lambda result: _language.character_losses(
+            functools.partial(speller.logits, result), test
+        ).mean()
+    )
     as_good = []
     for name, theirs in others.items():
         found = Witness(float(theirs.losses.mean()))
         known[f"{speller.name}, the same of {name}'s"] = found
         good = _training.as_good(told["hand-written"].losses, theirs.losses)
         as_good.append(f"as good as {name}'s: {'yes' if good else 'NO'}")
+        if theirs.params is not None:
+            as_good.append(_training.ends_apart(trained, theirs.params, name))
     told |= others
     title = f"{speller.name}: {speller.steps:,} steps of {speller.batch}"
     lines = [

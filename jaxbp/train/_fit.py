@@ -84,7 +84,9 @@ def fit(
             autodiff's beyond what rounding does. None is "manual" where the loss holds
             a hand-written rule, else "auto".
         batch_size: rows of a minibatch, shuffled every epoch; None takes all rows.
-        seed: of the order of the data and of the keys.
+        seed: of the order of the data and of the keys. Epoch e takes the rows in the
+            order of `jax.random.permutation(jax.random.fold_in(key, e), rows)`, where
+            `key, _ = jax.random.split(jax.random.key(seed))`.
         has_state: the loss takes and returns a state.
         state: the first one.
         mesh: a `jax.sharding.Mesh` with an axis "batch", along whose devices each batch

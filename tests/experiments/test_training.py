@@ -122,6 +122,8 @@ def test_as_good_is_within_two_standard_errors():
     assert not _training.as_good(worse, theirs)
     assert _training.as_good(theirs, worse)
     assert _training.as_good(theirs, theirs)
+    assert _training.as_good(theirs + 1e-9, theirs)
+    assert not _training.as_good(theirs + 1e-6, theirs)
 
 
 def test_ctrl_c_in_a_run_ends_all(monkeypatch):

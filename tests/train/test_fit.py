@@ -77,6 +77,10 @@ def test_an_epoch_holds_every_row_once_but_for_the_rest():
         assert set(str(digits)) <= {"0", "1"}
         assert str(digits).count("1") == 6
     assert list(drawn[:3]) != list(drawn[3:])
+    key, _ = jax.random.split(jax.random.key(0))  # as the docstring says
+    for e, epoch in enumerate((drawn[:3], drawn[3:])):
+        order = jax.random.permutation(jax.random.fold_in(key, e), 7)[:6]
+        assert list(epoch) == [10**i + 10**j for i, j in order.reshape(3, 2).tolist()]
     epochs = fit(loss, np.zeros(()), rows, optax.sgd(1.0), epochs=2, batch_size=2)
     assert float(epochs.params) == -seen[-1]
     assert epochs.stopped_because == "epochs"
