@@ -35,7 +35,7 @@ class Run(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """Both routes, the unsettled run, and how far apart rounding may take each curve."""
+    """Both routes, the unsettled run, how far apart rounding may take each curve."""
 
     manual: Run
     auto: Run
