@@ -179,8 +179,10 @@ def ends_apart(trained: Trained, theirs: Any, name: str) -> str:
     ours = trained.manual.result.params
     chex.assert_trees_all_equal_structs(ours, theirs)
     gaps = jax.tree.map(lambda a, b: np.abs(np.asarray(a) - b).max(), ours, theirs)
-    gap = max(jax.tree.leaves(gaps))
-    return f"{name}'s parameters: {gap:.1e} from the hand-written gradient's, at most"
+    named = jax.tree_util.tree_leaves_with_path(gaps)
+    path, gap = max(named, key=lambda leaf: leaf[1])
+    found = f"{name}'s parameters: {gap:.1e} from the hand-written gradient's, at most"
+    return f"{found}, in {jax.tree_util.keystr(path)}"
 
 
 def table(title: str, columns: Mapping[str, Mapping[str, str]]) -> str:
