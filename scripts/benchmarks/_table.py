@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import _pytorch
 from benchmarks._machine import described, machine
 from jaxbp import cost
 from jaxbp.instrument import Cost
@@ -28,9 +29,13 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(
     options: argparse.Namespace,
     cases: Iterable[Any],
+    peer_of: Callable[[Any], _pytorch.Peer | None],
     asked: Callable[[Any], str] = lambda case: case.name,
 ) -> dict[str, Any]:
-    """Measure the cases whose `asked(case)` is among `--only`, and print their rows."""
+    """Measure the cases whose `asked(case)` is among `--only`, and print their rows.
+
+    Where PyTorch is installed, `peer_of(case)` in it stands beside.
+    """
     if options.device:
         jax.config.update("jax_platforms", options.device)
     jax.config.update("jax_enable_x64", options.dtype == "float64")
@@ -44,12 +49,13 @@ def run(
             continue
         for size, inputs in case.cost.items():
             args = inputs(jax.random.key(0), jnp.dtype(options.dtype))
-            rows += _rows(case, size, args, options.rounds, peak)
+            peer = peer_of(case) if _pytorch.is_installed() else None
+            rows += _rows(case, size, args, peer, options.rounds, peak)
     print(f"\n{described()}")
     return {"machine": machine(), "dtype": options.dtype, "peak": peak, "rows": rows}
 
 
-def _rows(case, size: str, args: tuple, rounds: int, peak: float) -> list[dict]:
+def _rows(case, size: str, args: tuple, peer, rounds: int, peak: float) -> list[dict]:
     measured = cost(case.function, *args, reference=case.plain, rounds=rounds)
     hand, auto = _errors(case, args)
     share = measured.manual.flops / measured.manual.run_seconds / peak
@@ -61,6 +67,14 @@ def _rows(case, size: str, args: tuple, rounds: int, peak: float) -> list[dict]:
         beside = cost(case.function, *args, reference=rival, rounds=rounds)
         rows.append(_row(case.name, size, name, beside))
         print(_told(f"  beside {name}", rows[-1]), flush=True)
+    if peer:
+        quartiles = np.quantile(
+            _pytorch.ratios(case, peer, args, rounds), [0.5, 0.25, 0.75]
+        )
+        row = {"name": case.name, "size": size, "rival": "PyTorch, eager"}
+        row |= {"time": quartiles[0], "time_quartiles": tuple(quartiles[1:])}
+        rows.append(row)
+        print(_told(f"  beside {row['rival']}", row), flush=True)
     return rows
 
 
@@ -142,7 +156,7 @@ def _peak(dtype: str) -> float:
 
 def _told(name: str, row: dict[str, Any]) -> str:
     lower, upper = row["time_quartiles"]
-    ratios = (_ratio(row[k]) for k in ("temp", "residuals", "flops"))
+    ratios = (_ratio(row.get(k)) for k in ("temp", "residuals", "flops"))
     others = (row.get(k) for k in ("peak", "ulp", "auto_ulp"))
     peak, *ulps = others
     return _line(
