@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -90,7 +90,9 @@ def compiled(side: Traced, cotangents: list[Any]) -> Compiled:
     )
 
 
-def interleaved(manual: Compiled, auto: Compiled, rounds: int) -> np.ndarray:
+def interleaved(
+    manual: Callable[[], Any], auto: Callable[[], Any], rounds: int
+) -> np.ndarray:
     """Seconds of a call, (rounds, 2); who begins alternates."""
     sides = (manual, auto)
     calls = []
@@ -104,7 +106,7 @@ def interleaved(manual: Compiled, auto: Compiled, rounds: int) -> np.ndarray:
     return seconds
 
 
-def _seconds(side: Compiled, calls: int) -> float:
+def _seconds(side: Callable[[], Any], calls: int) -> float:
     start = time.perf_counter()
     for _ in range(calls):
         side()
