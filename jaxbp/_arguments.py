@@ -155,10 +155,14 @@ def check_function(function: str, name: str, value: object) -> None:
         raise argument_error(function, name, "a function", got, kind=TypeError)
 
 
-def whole(function: str, name: str, value: object, least: int) -> int:
-    """The value as an int; a ValueError unless it is a whole number from `least` on."""
+def whole(
+    function: str, name: str, value: object, least: int, most: int | None = None
+) -> int:
+    """The value as an int; a ValueError unless it is a whole number in these bounds."""
     number = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not number or int(value) < least:  # pyright: ignore - it is one
-        expected = f"an integer from {least} on"
+    high = most is not None and number and int(value) > most  # pyright: ignore
+    if not number or int(value) < least or high:  # pyright: ignore - it is one
+        bound = f"of at most {most:,}" if high else f"from {least} on"
+        expected = f"an integer {bound}"
         raise argument_error(function, name, expected, repr(value))
     return int(value)  # pyright: ignore

@@ -15,7 +15,13 @@ About = dict[str, dict[str, str]]
 
 
 def about(
-    params: Any, opt_state: Any, state: Any, data: Any, optimizer: str, **how: Any
+    params: Any,
+    opt_state: Any,
+    state: Any,
+    metrics: Any,
+    data: Any,
+    optimizer: str,
+    **how: Any,
 ) -> About:
     """What a run must have in common with the one that it goes on with."""
     kind = "a function" if callable(data) else "arrays"
@@ -24,6 +30,7 @@ def about(
         "params": described(params),
         "the optimizer's state": described(opt_state),
         "state": described(state),
+        "the loss's metrics": described(metrics),
         "data": {} if callable(data) else marked(data),
         "optimizer": {"": optimizer},
     }

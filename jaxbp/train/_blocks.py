@@ -38,9 +38,10 @@ class Blocks(NamedTuple):
     is_low: Callable[[jax.Array], jax.Array]
 
     def are_calm(self, carry: Any, seen: jax.Array) -> jax.Array:
-        """Whether the losses, added up, and every gradient so far were finite."""
+        """Whether the losses, added up, all gradients and parameters were finite."""
         leaves = jax.tree.leaves((carry.masters, carry.opt_state))
-        return finite([seen, *(leaves[k] for k in self.kept)])
+        kept = {*self.kept, *range(len(jax.tree.leaves(carry.masters)))}
+        return finite([seen, *(leaves[k] for k in sorted(kept))])
 
     def leap(self, arrays: Any, carry: Any, until: jax.Array) -> Any:
         """The carry a block on; as it was where there is no room or it went wrong."""

@@ -71,8 +71,10 @@ class Checkpoints:
         leaves, tree = jax.tree.flatten(like)
         leaves = [_unnamed(found.get(str(k)), x) for k, x in enumerate(leaves)]
         carry: Carry = self._layout.like(like, jax.tree.unflatten(tree, leaves))
-        # What stopped it is tried again.
-        return carry._replace(met=like.met, failed=like.failed), history
+        if bool(carry.met) or bool(carry.failed):  # what stopped it is tried again
+            history = history[:-1]
+            carry = carry._replace(met=like.met, failed=like.failed, apart=like.apart)
+        return carry, history
 
     def _newest(self, like: dict[str, Any]) -> tuple[dict[str, Any], History]:
         steps = sorted(self._manager.all_steps(), reverse=True)
@@ -109,6 +111,8 @@ class Checkpoints:
             self._save(int(carry.step), named, history)
 
     def _save(self, step: int, named: dict[str, Any], history: History) -> None:
+        if step in self._manager.all_steps():  # where the run stopped before
+            return
         args = _orbax().args
         run = {"about": self._about, "history": _plain(history)}
         try:
@@ -181,6 +185,9 @@ def asked_for(checkpoint: Any, resume: bool) -> Asked | None:
         TypeError: neither a path nor a pair of a path and a whole number.
         ModuleNotFoundError: orbax is not installed.
     """
+    if not isinstance(resume, bool):
+        got = describe(resume)
+        raise argument_error("fit", "resume", "True or False", got, kind=TypeError)
     if checkpoint is None:
         if resume:
             expected, mend = "a folder, with resume=True", "give checkpoint=folder"
@@ -190,7 +197,7 @@ def asked_for(checkpoint: Any, resume: bool) -> Asked | None:
     every, folder = checkpoint if pair else (None, checkpoint)
     if every is not None:
         every = whole("fit", "checkpoint[0]", every, 1)
-    if not isinstance(folder, (str, os.PathLike)):
+    if not isinstance(folder, (str, os.PathLike)) or folder == "":
         expected, got = "a folder or (every, folder)", describe(checkpoint)
         raise argument_error("fit", "checkpoint", expected, got, kind=TypeError)
     _orbax()
@@ -230,7 +237,10 @@ def _plain(value: Any) -> Any:
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
-    return value.tolist() if hasattr(value, "tolist") else value
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    known = value is None or isinstance(value, (str, bool, int, float))
+    return value if known else repr(value)
 
 
 def _say(text: str) -> None:

@@ -1,5 +1,6 @@
 """Batches, drawn inside the compiled program."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxbp._arguments import whole
-from jaxbp._errors import argument_error, describe
+from jaxbp._errors import argument_error, describe, first_line, function_name
 from jaxbp.train._mesh import Layout
 
 
@@ -40,6 +41,7 @@ def batches(
             function.
     """
     if callable(data):
+        _check_taken(data)
         if batch_size is not None:
             mend = "let data(step, key) return batches of that size"
             raise argument_error("fit", "batch_size", "None", batch_size, mend)
@@ -50,7 +52,7 @@ def batches(
             return layout.split(batch), order
 
         return Batches((), tuple, made, None)
-    arrays = jax.tree.map(jnp.asarray, data)
+    arrays = jax.tree_util.tree_map_with_path(_array, data)
     length = _length(arrays)
     if batch_size is None:
         rows = layout.rows(arrays)
@@ -75,6 +77,30 @@ def batches(
         return layout.split(jax.tree.map(lambda a: a[rows], arrays)), order
 
     return Batches(layout.placed(arrays), first, draw, count)
+
+
+def _check_taken(data: Callable[..., Any]) -> None:
+    """TypeError for a function that does not take a step and a key."""
+    try:
+        inspect.signature(data).bind(0, None)
+    except ValueError:  # of what is not written in Python
+        return
+    except TypeError as error:
+        got = f"{function_name(data)}: {first_line(error)}"
+        raise argument_error(
+            "fit", "data", "a function of (step, key)", got, kind=TypeError
+        ) from None
+
+
+def _array(path: Any, x: Any) -> jax.Array:
+    try:
+        return jnp.asarray(x)
+    except (TypeError, ValueError):
+        name = f"data{jax.tree_util.keystr(path)}"
+        expected = "arrays with one leading axis"
+        mend = "of a loader, give a function batch(step, key) that makes a batch"
+        got = type(x).__name__
+        raise argument_error("fit", name, expected, got, mend, kind=TypeError) from None
 
 
 def _length(arrays) -> int:

@@ -72,7 +72,8 @@ def fit(
             `loss(params, batch, state=state) -> (scalar, state)`, or metrics after
             them.
         params: any tree. Floating leaves are trained, bfloat16 and float16 as float32
-            of which the loss is given the rounded ones; all others are kept.
+            of which the loss is given the rounded ones; all others are kept. The
+            optimiser is given the same tree, with None for what is not trained.
         data: arrays with one leading axis, or `batch(step, key)`, which makes the
             batch of a step inside the compiled program.
         optimizer: an optax transformation.
@@ -81,7 +82,8 @@ def fit(
         loss_below: stop at the first step whose loss is below; it changes nothing.
         gradient: "manual", the hand-written one; "auto", that of `autodiff(loss)`;
             "both": the hand-written one trains, and the run stops where it differs from
-            autodiff's beyond what rounding does. None is "manual" where the loss holds
+            autodiff's beyond what rounding does; elements in which autodiff's is not
+            finite are left out. None is "manual" where the loss holds
             a hand-written rule, else "auto".
         batch_size: rows of a minibatch, shuffled every epoch; None takes all rows.
         seed: of the order of the data and of the keys. Epoch e takes the rows in the
@@ -107,7 +109,8 @@ def fit(
         on_log: called with every entry, in place of the progress bar (of lines, where
             standard error is no terminal).
         evaluate: `(every, function)`: figures of `function(params)`, a dict or a
-            number, in an entry of their own.
+            number, in an entry of their own; one whose name the entry has already is
+            `evaluate.NAME` there, and a metric `metrics.NAME`.
     Returns:
         Result. `.stopped_because` names the condition that held, the key pressed, or
         what was not finite and where.
@@ -126,8 +129,13 @@ def fit(
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         expected, got = "an optax transformation", describe(optimizer)
         raise argument_error("fit", "optimizer", expected, got, kind=TypeError)
+    if state is not None and not has_state:
+        mend = "give has_state=True"
+        raise argument_error("fit", "state", "None", describe(state), mend)
+    if on_log is not None:
+        check_function("fit", "on_log", on_log)
     order_key, noise_key = jax.random.split(
-        jax.random.key(whole("fit", "seed", seed, 0))
+        jax.random.key(whole("fit", "seed", seed, 0, 2**32 - 1))
     )
     layout = layout_over(mesh, params, state)
     held = {"gradient": gradient, "loss_below": loss_below}
@@ -157,7 +165,7 @@ def fit(
     updates = moves(optimizer, first.masters) if told else ""
     check_equal((), (), (), optimizer=updates)
     about = asked and about_run(
-        *(params, first.opt_state, first.state, data),
+        *(params, first.opt_state, first.state, first.metrics, data),
         updates,
         batch_size=batch_size,
         seed=seed,
@@ -195,7 +203,8 @@ def _trained(trainer, ends, over, saved, show, interrupted, evaluate) -> Result:
         if tried and (because or done == until):
             entry = trainer.entry(carry) | times
             if evaluate and (because or done % evaluate[0] == 0):
-                entry |= figures("evaluate", evaluate[1](trainer.params(carry)))
+                found = evaluate[1](trainer.params(carry))
+                entry |= figures("evaluate", found, entry)
             history.append(entry)
             show(entry)
             if saved is not None and (because or ends.saves(done)):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxbp._autodiff import autodiff
-from jaxbp._errors import argument_error, function_name
+from jaxbp._errors import argument_error, describe, first_line, function_name
 from jaxbp._jaxpr import find_rules, is_differentiable, trace
 from jaxbp.train._mesh import Layout
 
@@ -25,13 +25,14 @@ class Aux(NamedTuple):
 class Leaves(NamedTuple):
     """The parameters that are trained, and how they are put back among the others.
 
-    Narrow floats (bfloat16, float16) are trained as float32: `masters`. `merge` rounds
-    them to the dtype that they had.
+    `masters` is the tree that was given, with None where a leaf is not trained. Narrow
+    floats (bfloat16, float16) are trained as float32; `merge` rounds them to the dtype
+    that they had.
     """
 
-    masters: list[jax.Array]
+    masters: Any
     paths: list[str]
-    merge: Callable[[list[Any]], Any]
+    merge: Callable[[Any], Any]
 
 
 def split(params: Any, layout: Layout) -> Leaves:
@@ -57,7 +58,7 @@ def split(params: Any, layout: Layout) -> Leaves:
     ]
 
     def merge(masters):
-        values = iter(zip(masters, dtypes, strict=True))
+        values = iter(zip(jax.tree.leaves(masters), dtypes, strict=True))
         leaves = []
         for leaf, t in zip(kept, trained, strict=True):
             if t:
@@ -66,7 +67,8 @@ def split(params: Any, layout: Layout) -> Leaves:
             leaves.append(leaf)
         return jax.tree.unflatten(tree, leaves)
 
-    masters = [x.astype(_master(x.dtype)) for x in layout.placed(arrays)]
+    wide = iter([x.astype(_master(x.dtype)) for x in layout.placed(arrays)])
+    masters = jax.tree.unflatten(tree, [next(wide) if t else None for t in trained])
     return Leaves(masters, paths, merge)
 
 
@@ -81,14 +83,12 @@ def called(loss: Callable[..., Any], merge, has_state: bool) -> Callable[..., An
     A loss has the key if it takes one, the state with `has_state`; what it returns
     after the scalar (and the state) are metrics.
     """
-    takes = inspect.signature(loss).parameters
-    keyed = "key" in takes or any(p.kind is p.VAR_KEYWORD for p in takes.values())
+    given = _given(loss, has_state)
 
     def of(masters, batch, state, key):
-        given: dict[str, Any] = {"key": key} if keyed else {}
-        if has_state:
-            given["state"] = state
-        value, *rest = _several(loss(merge(masters), batch, **given))
+        found = {"key": key, "state": state}
+        named = {name: found[name] for name in given}
+        value, *rest = _several(loss(merge(masters), batch, **named))
         if has_state:
             if not rest:
                 expected = "a loss that returns (scalar, state) with has_state=True"
@@ -97,14 +97,62 @@ def called(loss: Callable[..., Any], merge, has_state: bool) -> Callable[..., An
         if len(rest) > 1:
             expected = "at most metrics beside the scalar"
             raise argument_error("fit", "loss", expected, f"{len(rest)} more")
-        if jnp.shape(value) != () or not jnp.issubdtype(
-            jnp.result_type(value), jnp.floating
-        ):
-            got = f"{jnp.result_type(value)} {jnp.shape(value)}"
-            raise argument_error("fit", "the loss", "a real scalar", got)
-        return value, Aux(state, rest[0] if rest else {})
+        if not _is_real_scalar(value):
+            raise argument_error("fit", "the loss", "a real scalar", describe(value))
+        metrics = rest[0] if rest else {}
+        for what, tree in (("metrics", metrics), ("state", state)):
+            _check_arrays(what, tree)
+        return _firm(value), Aux(_firm(state), _firm(metrics))
 
     return of
+
+
+def _given(loss: Callable[..., Any], has_state: bool) -> list[str]:
+    """What a loss is given by name.
+
+    Raises:
+        TypeError: it does not take (params, batch) and these.
+    """
+    try:
+        signature = inspect.signature(loss)
+    except (TypeError, ValueError):  # of what is not written in Python
+        return ["state"] if has_state else []
+    named = ["key"] if "key" in signature.parameters else []
+    named += ["state"] if has_state else []
+    try:
+        signature.bind(None, None, **dict.fromkeys(named))
+    except TypeError as error:
+        expected = ", ".join(("params", "batch", *(f"{name}={name}" for name in named)))
+        got = f"{function_name(loss)}{signature}: {first_line(error)}"
+        raise argument_error(
+            "fit", "loss", f"a function of ({expected})", got, kind=TypeError
+        ) from None
+    return named
+
+
+def _is_real_scalar(value: Any) -> bool:
+    number = isinstance(value, float) or hasattr(value, "dtype")
+    return number and is_differentiable(value) and jnp.shape(value) == ()
+
+
+def _check_arrays(what: str, tree: Any) -> None:
+    """TypeError for what is no array or number in what a loss returns."""
+    for path, x in jax.tree_util.tree_leaves_with_path(tree):
+        if not hasattr(x, "dtype") and not isinstance(x, (bool, int, float, complex)):
+            name = f"the loss's {what}{jax.tree_util.keystr(path)}"
+            expected = "an array or a number"
+            raise argument_error("fit", name, expected, describe(x), kind=TypeError)
+
+
+def _firm(tree: Any) -> Any:
+    """Its numbers as arrays whose dtypes give way to no other."""
+
+    def firm(x):
+        dtype = jnp.result_type(x)
+        keys = jnp.issubdtype(dtype, jax.dtypes.extended)
+        return x if keys else jax.lax.convert_element_type(x, dtype)
+
+    return jax.tree.map(firm, tree)
 
 
 def _several(out):
@@ -146,16 +194,28 @@ def slope(of: Callable[..., Any], route: Route) -> Callable[..., Any]:
     def both(*args):
         found, grads = manual(*args)
         _, others = auto(*args)
-        return found, grads, jnp.stack(list(map(relative, grads, others)))
+        pairs = zip(*map(jax.tree.leaves, (grads, others)), strict=True)
+        return found, _descent(grads), jnp.stack([relative(*pair) for pair in pairs])
 
     def alone(*args):
-        one = manual if route == "manual" else auto
-        return *one(*args), jnp.zeros(0, jnp.float32)
+        found, grads = (manual if route == "manual" else auto)(*args)
+        return found, _descent(grads), jnp.zeros(0, jnp.float32)
 
     return both if route == "both" else alone
 
 
+def _descent(grads: Any) -> Any:
+    """Less of it is less loss: of a complex parameter JAX's gradient, conjugated."""
+    return jax.tree.map(lambda g: g.conj() if jnp.iscomplexobj(g) else g, grads)
+
+
 def relative(manual: jax.Array, auto: jax.Array) -> jax.Array:
-    """The largest difference over autodiff's largest element; of zeros 0."""
-    off, size = (jnp.max(jnp.abs(x), initial=0) for x in (manual - auto, auto))
+    """The largest difference over autodiff's largest element; of zeros 0.
+
+    Elements in which autodiff's is not finite, as at a bad point, tell nothing.
+    """
+    told = jnp.isfinite(auto)
+    off, size = (
+        jnp.max(jnp.abs(x), initial=0, where=told) for x in (manual - auto, auto)
+    )
     return jnp.where(off == 0, 0.0, off / size).astype(jnp.float32)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxbp._errors import argument_error, describe, first_line
 from jaxbp.train._blocks import Blocks, blocks_for, finite
 from jaxbp.train._data import Batches
 from jaxbp.train._gradient import Aux
@@ -25,7 +26,7 @@ class Carry(NamedTuple):
     """
 
     step: jax.Array
-    masters: list[jax.Array]
+    masters: Any
     opt_state: Any
     state: Any
     order: Any
@@ -126,7 +127,8 @@ class Step(NamedTuple):
     def tried(self, arrays: Any, carry: Carry) -> Carry:
         """Undone where the loss was low enough already, or something is not finite."""
         new, grads = self.made(arrays, carry)
-        failed = ~finite((new.loss, grads)) | jnp.any(new.apart > carry.limit)
+        whole = finite((new.loss, grads, new.masters))
+        failed = ~whole | jnp.any(new.apart > carry.limit)
         return self._kept(new, carry, failed)
 
     def glanced_at(self, blocks: Blocks, arrays: Any, carry: Carry) -> Carry:
@@ -135,7 +137,7 @@ class Step(NamedTuple):
 
         def failed():
             _, grads = self.made(arrays, carry)
-            return ~finite((new.loss, grads))
+            return ~finite((new.loss, grads, new.masters))
 
         calm = blocks.are_calm(new, new.loss)
         return self._kept(new, carry, jax.lax.cond(calm, lambda: ~calm, failed))
@@ -157,19 +159,24 @@ class Step(NamedTuple):
             failed=failed,
         )
 
-    def made(self, arrays: Any, carry: Carry) -> tuple[Carry, list[jax.Array]]:
+    def made(self, arrays: Any, carry: Carry) -> tuple[Carry, Any]:
         """Whatever comes of it, and its gradients."""
         batch, order = self.draw(arrays, carry.order, carry.step)
         noise = jax.random.fold_in(self.key, carry.step)
         found = self.slope(carry.masters, batch, carry.state, noise)
         (loss, (state, metrics)), grads, apart = found
-        updates, opt_state = self.optimizer.update(
-            grads, carry.opt_state, carry.masters
-        )
-        masters: Any = optax.apply_updates(carry.masters, updates)
+        masters, opt_state = updated(self.optimizer, grads, carry)
         made = (masters, opt_state, state, order, loss, metrics, apart)
         flags = carry.limit, carry.met, carry.failed
         return Carry(carry.step + 1, *made, *flags), grads
+
+
+def updated(
+    optimizer: optax.GradientTransformation, grads: Any, carry: Carry
+) -> tuple[Any, Any]:
+    """Parameters and the optimiser's state after a step along these gradients."""
+    updates, opt_state = optimizer.update(grads, carry.opt_state, carry.masters)
+    return optax.apply_updates(carry.masters, updates), opt_state
 
 
 def _goes_on(carry: Carry, until) -> jax.Array:
@@ -198,7 +205,7 @@ def _written(record: Record, carry: Carry, due: jax.Array) -> Record:
 
 def start(
     of: Callable[..., Any],
-    masters: list[jax.Array],
+    masters: Any,
     optimizer: optax.GradientTransformation,
     batches: Batches,
     state: Any,
@@ -206,16 +213,22 @@ def start(
     leaves: int,
     layout: Layout,
 ) -> Carry:
-    """Before the first step. `leaves`: how many differences are watched."""
+    """Before the first step. `leaves`: how many differences are watched.
+
+    Raises:
+        ValueError: the loss returns another state than it is given; the optimiser
+            does not take these parameters.
+    """
     order = batches.first()
     batch, _ = jax.eval_shape(batches.draw, batches.arrays, order, jnp.int32(0))
     loss, aux = jax.eval_shape(of, masters, batch, state, key)
     zeros = functools.partial(jax.tree.map, lambda x: jnp.zeros(x.shape, x.dtype))
     assert isinstance(aux, Aux)
+    _check_alike(state, aux.state)
     carry = Carry(
         jnp.int32(0),
-        [jnp.array(x) for x in masters],  # copies: a run gives its own up
-        jax.tree.map(jnp.array, optimizer.init(masters)),  # pyright: ignore
+        jax.tree.map(jnp.array, masters),  # copies: a run gives its own up
+        jax.tree.map(jnp.array, _first_of(optimizer, masters)),
         jax.tree.map(jnp.array, state),
         order,
         zeros(loss),
@@ -226,6 +239,35 @@ def start(
         jnp.zeros((), bool),
     )
     return layout.placed(carry)
+
+
+def _check_alike(given: Any, returned: Any) -> None:
+    """ValueError where a loss's state does not stay what it is."""
+    first, then = (jax.tree_util.tree_flatten_with_path(t) for t in (given, returned))
+    if first[1] != then[1]:
+        got = f"a tree {then[1]} where {first[1]} was given"
+        raise argument_error("fit", "state", "the tree that the loss returns", got)
+    for (path, x), (_, y) in zip(first[0], then[0], strict=True):
+        if (jnp.shape(x), jnp.result_type(x)) != (y.shape, y.dtype):
+            name = f"state{jax.tree_util.keystr(path)}"
+            expected = f"{describe(y)}, which the loss returns for it"
+            raise argument_error("fit", name, expected, describe(x))
+
+
+def _first_of(optimizer: optax.GradientTransformation, masters: Any) -> Any:
+    """The state of an optimiser that takes gradients of these parameters."""
+
+    def once():
+        opt_state = optimizer.init(masters)
+        return optimizer.update(masters, opt_state, masters)
+
+    try:
+        jax.eval_shape(once)
+    except Exception as error:
+        expected = "one that takes the gradients of params, and nothing else"
+        got = f"{type(error).__name__}: {first_line(error)}"
+        raise argument_error("fit", "optimizer", expected, got) from error
+    return optimizer.init(masters)
 
 
 def _chosen(stays, new, old):

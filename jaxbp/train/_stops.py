@@ -1,5 +1,8 @@
 """When the host has something to do, and when a run is over."""
 
+import math
+import numbers
+
 from jaxbp._arguments import check_function, whole
 from jaxbp._errors import argument_error, describe
 from jaxbp.train._loop import Carry
@@ -7,6 +10,7 @@ from jaxbp.train._loop import Carry
 _ENTRIES = 100  # of the history, where log_every is left out
 _STEPS = 1000  # between them, where nobody says how many steps there are
 _SECONDS = 0.2  # of a chunk of several entries
+_MOST = 2**31 - 1  # steps: they are counted in 32 bits
 
 
 class Ends:
@@ -44,7 +48,7 @@ def ends_of(total, log_every, evaluate, asked, is_heard: bool) -> Ends:
     """
     if log_every is None:
         log_every = _STEPS if total is None else max(1, -(-total // _ENTRIES))
-    log_every = whole("fit", "log_every", log_every, 1)
+    log_every = whole("fit", "log_every", log_every, 1, _MOST)
     every, saved = [], asked and asked.every
     if evaluate is not None:
         if not isinstance(evaluate, tuple) or len(evaluate) != 2:
@@ -66,15 +70,21 @@ def total_of(steps, epochs, loss_below, per_epoch: int | None) -> int | None:
     if steps is epochs is loss_below is None:
         expected, mend = "at least one", "give steps=, epochs= or loss_below="
         raise argument_error("fit", "conditions to stop by", expected, "none", mend)
+    if loss_below is not None:
+        number = isinstance(loss_below, numbers.Real)
+        if not number or math.isnan(loss_below):  # pyright: ignore - it is one
+            got = describe(loss_below)
+            raise argument_error("fit", "loss_below", "a real number", got)
     counts = []
     if steps is not None:
-        counts.append(whole("fit", "steps", steps, 0))
+        counts.append(whole("fit", "steps", steps, 0, _MOST))
     if epochs is not None:
         if per_epoch is None:
             got, mend = "a function, whose data has no end", "give steps="
             expected = "arrays, with epochs="
             raise argument_error("fit", "data", expected, got, mend)
-        counts.append(whole("fit", "epochs", epochs, 0) * per_epoch)
+        passes = whole("fit", "epochs", epochs, 0, _MOST // per_epoch)
+        counts.append(passes * per_epoch)
     return min(counts) if counts else None
 
 

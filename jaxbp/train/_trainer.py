@@ -41,11 +41,12 @@ class Trainer:
         batch, _ = jax.jit(drawn.draw)(drawn.arrays, order, jnp.int32(0))
         self.route = _gradient.route_of(gradient, loss, of, masters, batch, state, key)
         both = self.route == "both"
-        self._watched = len(masters) if both else 0
+        self._watched = len(self._leaves.paths) if both else 0
         slope = _gradient.slope(of, self.route)
         carry = start(of, masters, optimizer, drawn, state, key, self._watched, layout)
         paths = self._leaves.paths
-        self.judge = _verdict.Judge(of, slope, drawn, key, paths, both, layout)
+        how = drawn, key, paths, both, layout
+        self.judge = _verdict.Judge(of, slope, optimizer, *how)
         self.first = self.judge.allowing(carry)
         self.room = room_for(self.first)
         how = loss_below, key, self.first, log_every, layout
@@ -66,8 +67,11 @@ class Trainer:
         return carry, [self._entry(*jax.tree.unflatten(tree, row)) for row in rows]
 
     def params(self, carry: Carry) -> Any:
-        """The parameters, in a tree like the one given."""
-        return self._leaves.merge(carry.masters)
+        """The parameters, in a tree like the one given.
+
+        Copies: whoever keeps them has them after the next chunk, too.
+        """
+        return self._leaves.merge(jax.tree.map(jnp.copy, carry.masters))
 
     def entry(self, carry: Carry) -> Entry:
         """Of the history: step, loss and metrics, and how far gradients were apart."""
@@ -77,19 +81,27 @@ class Trainer:
         return self._entry(step, loss, metrics, carry.apart)
 
     def _entry(self, step: int, loss: float, metrics: Any, apart: Any) -> Entry:
-        entry: Entry = {"step": step, "loss": loss, **figures("metrics", metrics)}
+        entry: Entry = {"step": step, "loss": loss}
         if self._watched:
             pairs = zip(self._leaves.paths, apart.tolist(), strict=True)
             entry["apart"] = dict(pairs)
-        return entry
+        return entry | figures("metrics", metrics, entry)
 
 
-def figures(what: str, found: Any) -> dict[str, Any]:
-    """Figures by name: of a dict its own, of anything else `what` and key paths."""
+_OWN = "step", "loss", "apart", "seconds", "steps_per_second"
+
+
+def figures(what: str, found: Any, entry: Entry) -> dict[str, Any]:
+    """Figures by name: of a dict its own, of anything else `what` and key paths.
+
+    Where an entry has one of that name, `what.name`.
+    """
     if not isinstance(found, Mapping):
         pairs = jax.tree_util.tree_leaves_with_path(found)
         found = {f"{what}{jax.tree_util.keystr(p)}": x for p, x in pairs}
-    return {str(k): _plain(v) for k, v in found.items()}
+    taken = {*_OWN, *entry}
+    named = {f"{what}.{k}" if k in taken else str(k): v for k, v in found.items()}
+    return {name: _plain(value) for name, value in named.items()}
 
 
 def _column(x: np.ndarray) -> list[Any]:
