@@ -102,7 +102,7 @@ def called(loss: Callable[..., Any], merge, has_state: bool) -> Callable[..., An
         metrics = rest[0] if rest else {}
         for what, tree in (("metrics", metrics), ("state", state)):
             _check_arrays(what, tree)
-        return _firm(value), Aux(_firm(state), _firm(metrics))
+        return firm(value), Aux(firm(state), firm(metrics))
 
     return of
 
@@ -144,15 +144,18 @@ def _check_arrays(what: str, tree: Any) -> None:
             raise argument_error("fit", name, expected, describe(x), kind=TypeError)
 
 
-def _firm(tree: Any) -> Any:
-    """Its numbers as arrays whose dtypes give way to no other."""
+def firm(tree: Any) -> Any:
+    """Its numbers as arrays of a dtype that gives way to no other.
 
-    def firm(x):
+    A program is compiled again for what does.
+    """
+
+    def one(x):
         dtype = jnp.result_type(x)
         keys = jnp.issubdtype(dtype, jax.dtypes.extended)
         return x if keys else jax.lax.convert_element_type(x, dtype)
 
-    return jax.tree.map(firm, tree)
+    return jax.tree.map(one, tree)
 
 
 def _several(out):

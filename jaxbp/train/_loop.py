@@ -11,7 +11,7 @@ import optax
 from jaxbp._errors import argument_error, describe, first_line
 from jaxbp.train._blocks import Blocks, blocks_for, finite
 from jaxbp.train._data import Batches
-from jaxbp.train._gradient import Aux
+from jaxbp.train._gradient import Aux, firm
 from jaxbp.train._mesh import Layout
 
 _ENTRIES, _BYTES = 1 << 13, 1 << 18  # that a chunk writes down, at most
@@ -225,11 +225,12 @@ def start(
     zeros = functools.partial(jax.tree.map, lambda x: jnp.zeros(x.shape, x.dtype))
     assert isinstance(aux, Aux)
     _check_alike(state, aux.state)
+    own = lambda tree: firm(jax.tree.map(jnp.array, tree))  # a run gives its own up
     carry = Carry(
         jnp.int32(0),
-        jax.tree.map(jnp.array, masters),  # copies: a run gives its own up
-        jax.tree.map(jnp.array, _first_of(optimizer, masters)),
-        jax.tree.map(jnp.array, state),
+        own(masters),
+        own(_first_of(optimizer, masters)),
+        own(state),
         order,
         zeros(loss),
         zeros(aux.metrics),

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import resource
+import warnings
 
 import chex
 import jax
@@ -208,3 +209,27 @@ def test_a_full_disk_is_said_and_the_older_one_stands(tmp_path):
     assert saved_steps(tmp_path) == [5, 15]
     assert not list(tmp_path.glob("*tmp*"))
     chex.assert_trees_all_equal(fit(20, tmp_path, resume=True).params, fit(20).params)
+
+
+def test_other_metrics_are_refused_by_name(tmp_path):
+    def loss(params, batch):
+        return NET.loss(params, batch), {"n": jnp.zeros(3)}
+
+    fit(4, tmp_path, loss=loss)
+    for other in (NET.loss, lambda *a: (NET.loss(*a), {"n": jnp.zeros(4)})):
+        with pytest.raises(ValueError, match=r"the loss's metrics\['n'\] to be float"):
+            fit(8, tmp_path, loss=other, resume=True)
+    assert fit(8, tmp_path, loss=loss, resume=True).history[-1]["step"] == 8
+
+
+def test_what_stopped_a_run_is_tried_again_and_told_once(tmp_path):
+    stop = {"loss_below": 0.69, "log_every": 1}
+    stopped = fit(400, tmp_path, **stop)
+    assert stopped.stopped_because.startswith("loss_below")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = fit(400, tmp_path, resume=True, **stop)
+    assert again.stopped_because == stopped.stopped_because
+    steps = [entry["step"] for entry in again.history]
+    assert steps == [entry["step"] for entry in stopped.history]
+    assert len(steps) == len(set(steps))
