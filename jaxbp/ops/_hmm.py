@@ -188,7 +188,7 @@ def _by_logs(a, states, last):
 
 
 def _plain(log_initial, log_transition, log_likelihoods):
-    # -1e30 for -inf, of which autodiff makes inf - inf.
+    # -1e30 for -inf, of which autodiff makes inf - inf; and -inf again in the end.
     arrays = log_initial, log_transition, log_likelihoods
     pi, a, b = (jnp.maximum(x, -1e30) for x in arrays)
     b = jnp.moveaxis(b, -2, 0)
@@ -198,7 +198,8 @@ def _plain(log_initial, log_transition, log_likelihoods):
         return onward + b, None
 
     alpha, _ = jax.lax.scan(step, pi + b[0], b[1:])
-    return jax.nn.logsumexp(alpha, axis=-1)
+    y = jax.nn.logsumexp(alpha, axis=-1)
+    return y + jax.lax.stop_gradient(jnp.where(y < -1e29, -jnp.inf, 0))
 
 
 def _scaled(log_initial, log_transition, log_likelihoods):
