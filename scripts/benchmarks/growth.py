@@ -163,11 +163,12 @@ def _draw(growths: list[dict[str, Any]], path: pathlib.Path) -> None:
                 series = [scale * value for value in _series(found, side, figure)]
                 panel.plot(found["sizes"], series, label=side, lw=1.6, ms=4, **style)
             panel.set_xscale("log", base=2)
-            panel.set_yscale("log")
+            panel.set_yscale("log", base=2)
+            panel.yaxis.set_major_formatter("{x:g}")
             panel.set_xticks(found["sizes"], map(str, found["sizes"]))
             panel.minorticks_off()
             title = found["name"].replace("_", " ") if not row else ""
             _curves.label(panel, title, found["what"] if row else "", said)
             panel.title.set(fontsize=9, wrap=True)
     panels[0, 0].legend(fontsize=8)
-    made.savefig(path, dpi=110)
+    made.savefig(path, dpi=90)
