@@ -122,18 +122,11 @@ def fit(
             states, data, optimiser, batch size, seed or gradient; data or options that
             differ between processes.
         RuntimeError: another process is lost.
-        TypeError: `loss` is not callable, `optimizer` no optax transformation.
+        TypeError: `loss` or `data` is no function of what it is given, or a loader;
+            `optimizer` no optax transformation; `on_log` no function.
         ModuleNotFoundError: `checkpoint` without orbax, `pip install 'jaxbp[train]'`.
     """
-    check_function("fit", "loss", loss)
-    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-        expected, got = "an optax transformation", describe(optimizer)
-        raise argument_error("fit", "optimizer", expected, got, kind=TypeError)
-    if state is not None and not has_state:
-        mend = "give has_state=True"
-        raise argument_error("fit", "state", "None", describe(state), mend)
-    if on_log is not None:
-        check_function("fit", "on_log", on_log)
+    _check(loss, optimizer, state, has_state, on_log)
     order_key, noise_key = jax.random.split(
         jax.random.key(whole("fit", "seed", seed, 0, 2**32 - 1))
     )
@@ -181,6 +174,19 @@ def fit(
         watching(),
     ):
         return _trained(trainer, ends, over, saved, show, interrupted, evaluate)
+
+
+def _check(loss, optimizer, state, has_state, on_log) -> None:
+    """What can be said of them before anything is traced."""
+    check_function("fit", "loss", loss)
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        expected, got = "an optax transformation", describe(optimizer)
+        raise argument_error("fit", "optimizer", expected, got, kind=TypeError)
+    if state is not None and not has_state:
+        mend = "give has_state=True"
+        raise argument_error("fit", "state", "None", describe(state), mend)
+    if on_log is not None:
+        check_function("fit", "on_log", on_log)
 
 
 def _trained(trainer, ends, over, saved, show, interrupted, evaluate) -> Result:

@@ -45,8 +45,8 @@ class Trainer:
         slope = _gradient.slope(of, self.route)
         carry = start(of, masters, optimizer, drawn, state, key, self._watched, layout)
         paths = self._leaves.paths
-        how = drawn, key, paths, both, layout
-        self.judge = _verdict.Judge(of, slope, optimizer, *how)
+        asked = drawn, key, paths, both, layout
+        self.judge = _verdict.Judge(of, slope, optimizer, *asked)
         self.first = self.judge.allowing(carry)
         self.room = room_for(self.first)
         how = loss_below, key, self.first, log_every, layout

@@ -4,6 +4,7 @@ A peer whose cotangents are not ours, to what float32 gives, is an error: it wou
 another function that was timed.
 """
 
+import importlib
 import importlib.util
 from collections.abc import Callable
 from typing import Any
@@ -21,8 +22,16 @@ _CLOSE = 1e-3  # of the largest element: float32 sums of thousands, in another o
 _DRAWN = {"dropout"}  # from a generator of its own
 
 
-def is_installed() -> bool:
-    return importlib.util.find_spec("torch") is not None
+def peers(subject: str, dtype: str) -> Callable[[Any], Peer | None]:
+    """`peer_of(case)` of a subject; of nothing but where the two can be compared.
+
+    PyTorch has to be there, and JAX on the CPU, where these run. bfloat16 is left out:
+    of a sum of thousands it has no digit by which one function is told from another.
+    """
+    there = importlib.util.find_spec("torch") is not None
+    if not there or jax.default_backend() != "cpu" or dtype == "bfloat16":
+        return lambda case: None
+    return importlib.import_module(f"benchmarks._pytorch_{subject}").peer_of
 
 
 def ratios(case: Any, peer: Peer, args: tuple, rounds: int) -> np.ndarray:

@@ -29,13 +29,10 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(
     options: argparse.Namespace,
     cases: Iterable[Any],
-    peer_of: Callable[[Any], _pytorch.Peer | None],
+    subject: str,
     asked: Callable[[Any], str] = lambda case: case.name,
 ) -> dict[str, Any]:
-    """Measure the cases whose `asked(case)` is among `--only`, and print their rows.
-
-    Where PyTorch is installed, `peer_of(case)` in it stands beside.
-    """
+    """Measure the cases whose `asked(case)` is among `--only`, and print their rows."""
     if options.device:
         jax.config.update("jax_platforms", options.device)
     jax.config.update("jax_enable_x64", options.dtype == "float64")
@@ -43,14 +40,14 @@ def run(
     peak = _peak(options.dtype)
     print(f"peak {peak / 1e9:.0f} GFLOP/s in {options.dtype}, a product of {_PEAK}³\n")
     print(_line("", "time", "temp", "residuals", "FLOPs", "peak", "ulp", "auto's"))
+    peer_of = _pytorch.peers(subject, options.dtype)
     rows = []
     for case in cases:
         if options.only and asked(case) not in options.only:
             continue
         for size, inputs in case.cost.items():
             args = inputs(jax.random.key(0), jnp.dtype(options.dtype))
-            peer = peer_of(case) if _pytorch.is_installed() else None
-            rows += _rows(case, size, args, peer, options.rounds, peak)
+            rows += _rows(case, size, args, peer_of(case), options.rounds, peak)
     print(f"\n{described()}")
     return {"machine": machine(), "dtype": options.dtype, "peak": peak, "rows": rows}
 

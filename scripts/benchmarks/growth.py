@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks._machine import described, machine
-from experiments import _curves
+from experiments import _curves, _data
 from jaxbp import cost
 from jaxbp.ops.catalogue import CASES
 
@@ -85,12 +85,14 @@ _GROWTHS = (
 
 def options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--only", nargs="+", metavar="NAME", help="names of ops to measure")
+    add("--only", nargs="+", choices=[g.case for g in _GROWTHS], metavar="NAME")
     add("--rounds", type=int, default=7, help="in which the two sides run (7)")
     add("--picture", type=pathlib.Path, metavar="FILE", help="draw the curves there")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
+    if options.picture:
+        _data.require("matplotlib")
     print(described())
     found = []
     for growth in _GROWTHS:

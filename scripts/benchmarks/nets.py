@@ -7,11 +7,11 @@ Columns and rivals are those of `scripts/bench ops`.
 import argparse
 from typing import Any
 
-from benchmarks import _pytorch_nets, _table
+from benchmarks import _table
 from jaxbp.nets.catalogue import CASES
 
 options = _table.options
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    return _table.run(options, CASES, _pytorch_nets.peer_of)
+    return _table.run(options, CASES, "nets")
